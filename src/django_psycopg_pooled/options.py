@@ -1,0 +1,263 @@
+"""The pool's options: one table, from which validation, checks and the reference page are made.
+
+An option that psycopg_pool also has keeps its name and meaning.
+"""
+
+import dataclasses
+import difflib
+import importlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from django_psycopg_pooled.errors import OptionsError
+
+Hook = Callable[[Any], None]
+
+SECONDS = "seconds"
+CONNECTIONS = "connections"
+THOUSAND_YEARS = 3e10  # an upper bound for durations that no float arithmetic can overflow
+
+# What psycopg_pool's constructor takes and a Django pool has no use for.
+NOT_HERE = {
+    "conninfo": "the connection is described by NAME, USER, HOST ... of DATABASES",
+    "kwargs": "put the driver's parameters beside 'pool' in OPTIONS",
+    "connection_class": "the driver's own class is used",
+    "open": "the pool opens by itself when it is first used",
+    "close_returns": "Django's connection.close() always gives the connection back",
+}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What the table says of one option beside its name, type and default."""
+
+    help: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    live: bool = True  # may be changed while the pool runs
+
+
+def _option(default: Any, help: str, **spec: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"spec": Spec(help, **spec)})
+
+
+@dataclass(frozen=True)
+class PoolOptions:
+    """Checked options of one pool. Made by parse() and changed() only; never partly valid."""
+
+    min_size: int = _option(
+        1, "Connections kept open when nothing happens. The pool opens them in the background after"
+        " its first use; only idle connections above this number are closed for being idle.",
+        unit=CONNECTIONS, low=0, high=10_000,
+    )  # fmt: skip
+    max_size: int = _option(
+        10, "The most connections that this pool of this process ever has. If only min_size is"
+        " given, max_size equals it, as in psycopg_pool.",
+        unit=CONNECTIONS, low=1, high=10_000,
+    )  # fmt: skip
+    timeout: float = _option(
+        30.0, "How long a request waits for a connection before PoolTimeout. 0: not at all.",
+        unit=SECONDS, low=0, high=THOUSAND_YEARS,
+    )  # fmt: skip
+    max_waiting: int = _option(
+        0, "How many requests may wait at once; the next one gets TooManyRequests. 0: any number.",
+        unit="requests", low=0, high=1_000_000,
+    )  # fmt: skip
+    max_lifetime: float = _option(
+        3600.0, "Age at which a connection is closed, when it is not in use. 0: never.",
+        unit=SECONDS, low=0, high=THOUSAND_YEARS,
+    )  # fmt: skip
+    max_lifetime_jitter: float = _option(
+        0.05, "Each connection's lifetime is shortened by a random share of up to this, so that"
+        " connections opened together do not all reconnect together.",
+        unit="share of max_lifetime", low=0, high=0.5,
+    )  # fmt: skip
+    max_idle: float = _option(
+        600.0, "How long a connection above min_size may be idle before it is closed. 0: for ever.",
+        unit=SECONDS, low=0, high=THOUSAND_YEARS,
+    )  # fmt: skip
+    check: Hook | bool | None = _option(
+        None, "A check with a round trip to the server at every checkout: True, or a callable (or"
+        " its dotted path) that takes the driver's connection and raises if it is unfit. Without"
+        " it, each checkout looks at the socket (no round trip) and check_idle applies.",
+    )  # fmt: skip
+    check_idle: float = _option(
+        30.0, "A connection that was idle for longer gets a check with a round trip before it is"
+        " lent. 0: at every checkout.",
+        unit=SECONDS, low=0, high=THOUSAND_YEARS,
+    )  # fmt: skip
+    keepalive: float = _option(
+        0.0, "Check idle connections this often in the background, so that no firewall forgets"
+        " them and no request waits for a check. 0: never.",
+        unit=SECONDS, low=0, high=THOUSAND_YEARS,
+    )  # fmt: skip
+    reconnect_timeout: float = _option(
+        300.0, "How long the pool tries to reconnect by itself before it calls reconnect_failed and"
+        " leaves it to the next request.",
+        unit=SECONDS, low=0, high=THOUSAND_YEARS,
+    )  # fmt: skip
+    reconnect_failed: Hook | None = _option(
+        None, "Called with the pool, once an outage, after reconnect_timeout; a callable or its"
+        " dotted path. Runs in a worker thread.",
+    )  # fmt: skip
+    configure: Hook | None = _option(
+        None, "Called with each new driver connection after Django has set it up; a callable or"
+        " its dotted path. Must not leave a transaction open.",
+    )  # fmt: skip
+    reset: Hook | None = _option(
+        None, "Called with the driver connection when it is given back, outside a transaction; a"
+        " callable or its dotted path. If it raises, the connection is closed.",
+    )  # fmt: skip
+    num_workers: int = _option(
+        3, "How many threads may stay for background work; more are started for a short time when"
+        " several requests wait for connects at once. 0: no thread at all; requests connect by"
+        " themselves and all housekeeping happens inside checkout and checkin.",
+        unit="threads", low=0, high=100, live=False,
+    )  # fmt: skip
+    name: str = _option(
+        "", "The pool's name in errors, logs and statistics. Empty: the alias of the database.",
+        live=False,
+    )  # fmt: skip
+    connection_created: str = _option(
+        "checkout", "When Django's signal connection_created is sent: at every checkout, as with"
+        " Django's own pool, or only when a connection of a new server session is first lent.",
+        choices=("checkout", "session"),
+    )  # fmt: skip
+
+    @classmethod
+    def parse(cls, raw: object) -> "PoolOptions":
+        """Options from what stands in OPTIONS["pool"]: True, None or a mapping.
+
+        Raises OptionsError that names all problems at once.
+        """
+        if raw is None or raw is True:
+            return cls()
+        if not isinstance(raw, Mapping):
+            raise OptionsError([f"OPTIONS['pool'] is {raw!r}; it must be True, False or a dict."])
+        given = dict(raw)
+        if "min_size" in given and "max_size" not in given and _is_int(given["min_size"]):
+            given["max_size"] = max(given["min_size"], 1)
+        return cls()._with(given, live_only=False)
+
+    def changed(self, **changes: object) -> "PoolOptions":
+        """These options with some changed while the pool runs. Raises OptionsError."""
+        return self._with(changes, live_only=True)
+
+    def _with(self, given: Mapping[Any, object], *, live_only: bool) -> "PoolOptions":
+        problems: list[str] = []
+        values: dict[str, Any] = {}
+        for name, value in given.items():
+            try:
+                values[name] = _checked(name, value, live_only=live_only)
+            except ValueError as error:
+                problems.append(str(error))
+        result = dataclasses.replace(self, **values)
+        if result.min_size > result.max_size:
+            problems.append(
+                f"min_size is {result.min_size} and max_size is {result.max_size};"
+                " max_size must not be smaller."
+            )
+        if problems:
+            raise OptionsError(problems)
+        return result
+
+    def lifetime(self, share: float) -> float:
+        """Seconds until a connection opened now retires; inf for never.
+
+        share   0.0 to 1.0, from the pool's random source
+
+        Source: the jitter, and its 5 %, are psycopg_pool's.
+        """
+        if not self.max_lifetime:
+            return math.inf
+        return self.max_lifetime * (1.0 - self.max_lifetime_jitter * share)
+
+    def idle_limit(self) -> float:
+        """Seconds that a connection above min_size may be idle; inf for ever."""
+        return self.max_idle or math.inf
+
+    def fresh_for(self) -> float:
+        """Seconds after its use for which a connection needs no check with a round trip."""
+        return 0.0 if self.check else self.check_idle
+
+
+def table() -> list[tuple[str, Any, Spec]]:
+    """(name, default, spec) of every option, in the order of the reference page."""
+    return [(f.name, f.default, f.metadata["spec"]) for f in fields(PoolOptions)]
+
+
+def _checked(name: object, value: object, *, live_only: bool) -> object:
+    """*value* as option *name* takes it. Raises ValueError with a sentence for the user."""
+    field = next((f for f in fields(PoolOptions) if f.name == name), None)
+    if field is None:
+        raise ValueError(_unknown(name, [f.name for f in fields(PoolOptions)]))
+    spec: Spec = field.metadata["spec"]
+    if live_only and not spec.live:
+        raise ValueError(f"{name} cannot be changed while the pool runs; it is set in DATABASES.")
+    if field.type is int:
+        return _number(field.name, value, spec, whole=True)
+    if field.type is float:
+        return float(_number(field.name, value, spec, whole=False))
+    if field.type is str:
+        return _word(field.name, value, spec)
+    return _callable(field.name, value, allow_bool=field.name == "check")
+
+
+def _unknown(name: object, known: list[str]) -> str:
+    if name in NOT_HERE:
+        return f"{name!r} is an option of psycopg_pool that has no place here: {NOT_HERE[name]}."
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(known)}."
+    return f"{name!r} is not a pool option; {hint}"
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(name: str, value: Any, spec: Spec, *, whole: bool) -> float:
+    right = _is_int(value) or (not whole and isinstance(value, float) and math.isfinite(value))
+    if not right or not _within(value, spec):
+        what = "a whole number" if whole else "a number"
+        unit = f" of {spec.unit}" if spec.unit else ""
+        raise ValueError(
+            f"{name} is {value!r}; it must be {what}{unit} from {spec.low:g} to {spec.high:g}."
+        )
+    return value  # type: ignore[no-any-return]  # an int or a float, as just checked
+
+
+def _within(value: float, spec: Spec) -> bool:
+    return (spec.low is None or value >= spec.low) and (spec.high is None or value <= spec.high)
+
+
+def _word(name: str, value: object, spec: Spec) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is {value!r}; it must be a string.")
+    if spec.choices and value not in spec.choices:
+        allowed = " or ".join(map(repr, spec.choices))
+        raise ValueError(f"{name} is {value!r}; it must be {allowed}.")
+    return value
+
+
+def _callable(name: str, value: object, *, allow_bool: bool) -> object:
+    if value is None or (allow_bool and isinstance(value, bool)) or callable(value):
+        return value
+    if isinstance(value, str):
+        return _imported(name, value)
+    also = "True, False, " if allow_bool else ""
+    raise ValueError(f"{name} is {value!r}; it must be {also}a callable, its dotted path or None.")
+
+
+def _imported(name: str, path: str) -> object:
+    module, _, attribute = path.rpartition(".")
+    try:
+        found: object = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{name} is {path!r}, which cannot be imported: {error}.") from error
+    if not callable(found):
+        raise ValueError(f"{name} is {path!r}, which is not callable: {found!r}.")
+    return found

@@ -1,0 +1,123 @@
+"""What an operator does to a running pool."""
+
+import math
+import threading
+from collections.abc import Callable
+
+from django_psycopg_pooled.pool.core import Core
+from django_psycopg_pooled.pool.fitness import Fitness
+from django_psycopg_pooled.pool.housekeeper import Housekeeper
+from django_psycopg_pooled.pool.opener import Opener
+from django_psycopg_pooled.pool.states import State
+from django_psycopg_pooled.pool.texts import closed_error, timeout_error
+
+
+class Control:
+    """Changes one pool from outside its requests. See Pool for what each method promises."""
+
+    def __init__(
+        self, core: Core, fitness: Fitness, opener: Opener, housekeeper: Housekeeper
+    ) -> None:
+        self._core = core
+        self._fitness = fitness
+        self._opener = opener
+        self._housekeeper = housekeeper
+
+    def configure(self, changes: dict[str, object]) -> None:
+        core = self._core
+        with core.lock:
+            core.options = core.options.changed(**changes)
+            core.ledger.armed = False  # what is due may be due sooner now
+        self._housekeeper.retire()
+        self._opener.meet_demand()
+        self._housekeeper.arm()
+
+    def drain(self) -> None:
+        core = self._core
+        with core.lock:
+            idle = core.ledger.take_all_idle(State.CLOSING)
+            for entry in core.ledger.entries:
+                entry.retire_at = -math.inf
+        core.close_entries(idle)
+        self._opener.meet_demand()
+
+    def pause(self, timeout: float) -> bool:
+        core = self._core
+        with core.lock:
+            core.ledger.paused = True
+        return self._wait_until(lambda: not core.ledger.lent, timeout)
+
+    def resume(self) -> None:
+        core = self._core
+        with core.lock:
+            ledger = core.ledger
+            ledger.paused = False
+            now = core.clock.monotonic()
+            while ledger.idle and ledger.waiting:
+                waiter = ledger.next_waiter()
+                waiter.answer(ledger.lend(ledger.idle.pop(), now, waiter.thread_id))
+        self._opener.meet_demand()
+
+    def wait(self, timeout: float) -> None:
+        core = self._core
+        if core.runtime.threaded:
+            self._opener.meet_demand()
+        else:
+            self._opener.fill()
+        if self._wait_until(self._is_filled_locked, timeout):
+            return
+        raise closed_error(core) if core.ledger.closed else timeout_error(core, timeout)
+
+    def close(self, timeout: float) -> None:
+        self._shut()
+        core = self._core
+        self._wait_until(lambda: not core.ledger.opening, timeout)
+
+    def abandon(self) -> None:
+        """Close what nobody refers to any more, or when the interpreter exits.
+
+        May run inside the garbage collector, in any thread, so it never waits for a lock: whoever
+        holds it now belongs to this pool, and leaves the rest to the end of the process.
+        """
+        lock = self._core.lock
+        if lock.acquire(blocking=False):
+            lock.release()
+            self._shut()
+
+    def _shut(self) -> None:
+        core = self._core
+        with core.lock:
+            core.ledger.closed = True
+            idle = core.ledger.take_all_idle(State.CLOSING)
+            waiters = list(core.ledger.waiting)
+        # The text looks at the pool, so it is made without the lock.
+        error = closed_error(core)
+        with core.lock:
+            for waiter in waiters:
+                if core.ledger.leave(waiter):
+                    waiter.fail(error)
+        core.close_entries(idle)
+        core.runtime.stop()
+
+    def _is_filled_locked(self) -> bool:
+        ledger = self._core.ledger
+        ready = ledger.size - ledger.opening
+        return ready >= self._core.options.min_size
+
+    def _wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
+        """Block until *condition*, asked under the lock, holds (True) or time is up (False)."""
+        core = self._core
+        deadline = core.clock.monotonic() + timeout
+        while True:
+            signal = threading.Lock()
+            signal.acquire()
+            with core.lock:
+                if condition():
+                    return True
+                if core.ledger.closed and not core.ledger.opening:
+                    return False
+                core.signals.append(signal)
+            left = deadline - core.clock.monotonic()
+            if left <= 0:
+                return False
+            core.clock.wait(signal, left)

@@ -1,0 +1,109 @@
+"""What the parts of one pool share."""
+
+import math
+import random
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from django_psycopg_pooled.clock import Clock
+from django_psycopg_pooled.drivers.protocol import Driver
+from django_psycopg_pooled.options import PoolOptions
+from django_psycopg_pooled.pool.counters import Counters
+from django_psycopg_pooled.pool.demand import Demand
+from django_psycopg_pooled.pool.entry import Entry
+from django_psycopg_pooled.pool.ledger import Ledger
+from django_psycopg_pooled.pool.outage import Outage
+from django_psycopg_pooled.pool.states import State
+from django_psycopg_pooled.runtime.protocol import Runtime
+
+Connector = Callable[[], Any]
+
+_inherited: list[object] = []
+
+
+class Core:
+    """The state of one pool, without behaviour but for fork(); lives as long as the pool.
+
+    Guards: `lock` guards ledger, counters, demand, outage, proven and the entries in the ledger.
+    `options` is replaced whole and may be read without it.
+    Lock order: lock, then the runtime's. Under it: no I/O, no callback, no logging.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        connector: Connector,
+        driver: Driver,
+        options: PoolOptions,
+        *,
+        runtime: Runtime,
+        clock: Clock,
+        share: Callable[[], float] = random.random,
+    ) -> None:
+        self.name = name
+        self.connector = connector
+        self.driver = driver
+        self.options = options
+        self.runtime = runtime
+        self.clock = clock
+        self.share = share
+        # The pool itself, for the user's hook; weak, so that a pool that nobody uses can go.
+        self.pool: Callable[[], object | None] = _nothing
+        # When this thread should do the housekeeping; inf where threads do it.
+        self.duty_at = math.inf
+        self.forget()
+        _cores.add(self)
+
+    def forget(self) -> None:
+        """Be a new, empty pool: at the start, and in a child of fork()."""
+        self.lock = threading.Lock()
+        self.ledger = Ledger()
+        self.counters = Counters()
+        self.demand = Demand()
+        self.outage = Outage()
+        self.proven = False  # a connect has succeeded
+        self.signals: list[threading.Lock] = []  # threads that wait for a change, see Pool.wait()
+
+    def disown(self) -> None:
+        """In a child of fork(): leave the connections to the parent without touching a socket."""
+        closed = self.ledger.closed
+        # Kept for ever: a driver may say goodbye to the server when a connection is collected.
+        _inherited.append([entry.connection for entry in self.ledger.entries])
+        for entry in self.ledger.entries:
+            entry.lease = None
+            entry.state = State.CLOSED
+        self.runtime.forget()
+        self.forget()
+        self.ledger.closed = closed
+
+    def close_entries(self, entries: list[Entry]) -> None:
+        """Close connections that are CLOSING, then free their slots. Blocks for their goodbyes."""
+        try:
+            for entry in entries:
+                self.driver.close(entry.connection)
+        finally:
+            with self.lock:
+                for entry in entries:
+                    self.ledger.release(entry)
+                self.notify()
+
+    def notify(self) -> None:
+        """Wake the threads that wait for a change. Under the lock."""
+        for signal in self.signals:
+            signal.release()
+        self.signals.clear()
+
+
+def _nothing() -> None:
+    return None
+
+
+_cores: "weakref.WeakSet[Core]" = weakref.WeakSet()
+
+
+def disown_all() -> None:
+    """In a child of fork(): every pool leaves its connections to the parent."""
+    for core in list(_cores):
+        core.disown()

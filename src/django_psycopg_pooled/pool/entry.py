@@ -1,0 +1,73 @@
+"""One server connection in the pool, and one loan of it."""
+
+import math
+from typing import Any
+
+from django_psycopg_pooled.drivers.protocol import Watch
+from django_psycopg_pooled.pool.states import MOVES, IllegalMove, State
+
+
+class Entry:
+    """One server connection; lives from the reservation of its slot until it is closed.
+
+    Guarded by the pool's lock, but for what only its present owner touches: whoever opens, checks,
+    borrows or closes it is alone with `connection` and `watch`.
+    Times are seconds on the pool's clock.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "connection",
+        "fresh_until",
+        "lease",
+        "number",
+        "opened_at",
+        "proven_at",
+        "retire_at",
+        "server_pid",
+        "since",
+        "state",
+        "uses",
+        "watch",
+    )
+
+    def __init__(self, number: int, now: float) -> None:
+        self.number = number
+        self.state = State.OPENING
+        self.connection: Any = None
+        self.watch: Watch = _nothing_to_watch
+        self.server_pid: int | None = None
+        self.lease: Lease | None = None
+        self.opened_at = now
+        self.since = now  # when it was last lent or given back
+        self.proven_at = now  # when the server was last known to be behind it
+        self.retire_at = math.inf
+        # Until then it may be lent after a look at the socket alone.
+        self.fresh_until = math.inf
+        self.uses = 0
+
+    def move(self, state: State) -> None:
+        """Change the state. Under the pool's lock. Raises IllegalMove, which is a defect of ours."""
+        if state not in MOVES[self.state]:
+            raise IllegalMove(f"connection {self.number}: {self.state.name} to {state.name}")
+        self.state = state
+
+
+class Lease:
+    """One loan of one connection; lives from checkout to checkin.
+
+    Only its `entry.lease is lease` makes it valid: a loan that was ended, or that fork() left to
+    the parent, can give nothing back, however late its holder tries.
+    """
+
+    __slots__ = ("connection", "entry", "lent_at", "thread_id")
+
+    def __init__(self, entry: Entry, now: float, thread_id: int) -> None:
+        self.entry = entry
+        self.connection: Any = entry.connection
+        self.lent_at = now
+        self.thread_id = thread_id
+
+
+def _nothing_to_watch(_ms: int) -> bool:
+    return False

@@ -1,0 +1,215 @@
+"""Opening connections: for requests that wait, and up to min_size."""
+
+import logging
+from functools import partial
+
+from django_psycopg_pooled.pool.core import Core
+from django_psycopg_pooled.pool.entry import Entry, Lease
+from django_psycopg_pooled.pool.fitness import Fitness
+from django_psycopg_pooled.pool.states import State
+from django_psycopg_pooled.pool.waiter import Waiter
+
+logger = logging.getLogger(__name__)
+
+
+class Opener:
+    """Opens the connections of one pool, as many at once as requests ask for.
+
+    A slot is reserved under the lock before a connect begins, so the pool never has more than
+    max_size. During an outage one connect at a time is tried, with growing pauses.
+    """
+
+    def __init__(self, core: Core, fitness: Fitness) -> None:
+        self._core = core
+        self._fitness = fitness
+
+    def meet_demand(self) -> None:
+        """Have connections opened that are asked for and have a slot. Does not block.
+
+        Called after whatever may have made room or want: a request joined, a slot came free.
+        """
+        core = self._core
+        reserved: list[Entry] = []
+        with core.lock:
+            now = core.clock.monotonic()
+            if not core.runtime.threaded:
+                # Requests connect by themselves, see open_for(): the first may look again.
+                if core.ledger.waiting and self._may_try_locked(now, waited_for=True):
+                    core.ledger.waiting[0].wake()
+                return
+            while self._wanted_locked(now):
+                reserved.append(core.ledger.reserve(now))
+        for entry in reserved:
+            core.runtime.submit(partial(self._open_in_background, entry))
+
+    def open_for(self, waiter: Waiter) -> Lease | None:
+        """Connect in the thread of a request that waits; None if there is no slot or an outage.
+
+        Blocks for the connect. The request is out of the queue meanwhile, so that nobody hands it
+        a connection that it cannot see. Raises the driver's exception if the failure is permanent.
+        """
+        core = self._core
+        with core.lock:
+            now = core.clock.monotonic()
+            if not self._may_try_locked(now, waited_for=True) or not core.ledger.leave(waiter):
+                return None
+            entry = core.ledger.reserve(now)
+        try:
+            self._open(entry)
+        except Exception as error:
+            if self._failed(entry, error):
+                raise
+            with core.lock:
+                core.ledger.rejoin(waiter)
+            return None
+        with core.lock:
+            return core.ledger.lend(entry, core.clock.monotonic(), waiter.thread_id)
+
+    def fill(self) -> None:
+        """Connect in this thread until min_size is reached. Raises the driver's exception."""
+        core = self._core
+        while True:
+            with core.lock:
+                now = core.clock.monotonic()
+                missing = core.ledger.size < core.options.min_size
+                if not missing or not self._may_try_locked(now, waited_for=True):
+                    return
+                entry = core.ledger.reserve(now)
+            try:
+                self._open(entry)
+            except Exception as error:
+                self._failed(entry, error)
+                raise
+            self._settle(entry)
+
+    def retry_in(self) -> float:
+        """Seconds until a connect may be tried again; 0 outside an outage."""
+        core = self._core
+        with core.lock:
+            if not core.outage.failures:
+                return 0.0
+            return max(core.outage.due_at(waited_for=True) - core.clock.monotonic(), 0.0)
+
+    def _wanted_locked(self, now: float) -> bool:
+        ledger = self._core.ledger
+        asked_for = ledger.opening < ledger.asking
+        missing = ledger.size < self._core.options.min_size and not self._core.outage.reported
+        if not asked_for and not missing:
+            return False
+        return self._may_try_locked(now, waited_for=asked_for)
+
+    def _may_try_locked(self, now: float, *, waited_for: bool) -> bool:
+        ledger, outage = self._core.ledger, self._core.outage
+        if ledger.closed or ledger.paused or ledger.size >= self._core.options.max_size:
+            return False
+        if outage.failures:
+            return not ledger.opening and now >= outage.due_at(waited_for=waited_for)
+        return True
+
+    def _open_in_background(self, entry: Entry) -> None:
+        if not self._still_wanted(entry):
+            return
+        try:
+            self._open(entry)
+        except Exception as error:
+            self._failed(entry, error)
+        else:
+            self._settle(entry)
+            self.meet_demand()  # an outage may be over, and the others may connect now
+
+    def _still_wanted(self, entry: Entry) -> bool:
+        """Give the slot up if whoever asked has been served meanwhile."""
+        core = self._core
+        with core.lock:
+            ledger = core.ledger
+            surplus = ledger.opening > ledger.asking and ledger.size > core.options.min_size
+            if surplus or ledger.closed:
+                ledger.release(entry)
+                core.notify()
+                return False
+        return True
+
+    def _open(self, entry: Entry) -> None:
+        """Connect. On success *entry* is ready to be moved on; otherwise its slot is free again."""
+        core = self._core
+        began = core.clock.monotonic()
+        with core.lock:
+            core.counters.connections_num += 1
+        connection = None
+        try:
+            connection = core.connector()
+            if callable(core.options.check):
+                self._fitness.check(connection)
+            entry.watch = core.driver.watch(connection)
+            entry.server_pid = core.driver.server_pid(connection)
+        except BaseException:
+            if connection is not None:
+                core.driver.close(connection)
+            with core.lock:
+                core.counters.connections_errors += 1
+                core.ledger.release(entry)
+                core.notify()
+            raise
+        now = core.clock.monotonic()
+        entry.connection = connection
+        entry.opened_at = entry.since = entry.proven_at = now
+        entry.retire_at = now + core.options.lifetime(core.share())
+        with core.lock:
+            core.counters.connections_s += now - began
+            core.demand.saw_connect(now - began)
+            core.outage = core.outage.over()
+            core.proven = True
+            core.ledger.opening -= 1
+
+    def _settle(self, entry: Entry) -> None:
+        """A connection was opened: give it to who waits, or shelve it; close it if too late."""
+        core = self._core
+        with core.lock:
+            late = core.ledger.closed
+            if late:
+                entry.move(State.CLOSING)
+            else:
+                entry.fresh_until = entry.opened_at + core.options.fresh_for()
+                core.ledger.give(entry, entry.opened_at)
+            core.notify()
+        if late:
+            core.close_entries([entry])
+
+    def _failed(self, entry: Entry, error: Exception) -> bool:
+        """Note a failed connect; True if waiting cannot help.
+
+        Before the first success every failure counts as such: the settings are wrong more often
+        than the server is away just then, and without a pool the request would fail at once too.
+        """
+        core = self._core
+        with core.lock:
+            now = core.clock.monotonic()
+            waited_for = bool(core.ledger.waiting)
+            core.outage.failed(error, now, waited_for=waited_for, share=core.share())
+            hopeless = not core.ledger.lent and (not core.proven or core.driver.is_permanent(error))
+            while hopeless and core.ledger.waiting:
+                core.ledger.next_waiter().fail(error)
+            report = (
+                now - core.outage.began_at >= core.options.reconnect_timeout
+                and not core.outage.reported
+            )
+            core.outage.reported |= report
+            retry_at = core.outage.retry_at
+        logger.warning("pool %r: cannot connect: %s", core.name, error)
+        if report:
+            self._report()
+        if core.runtime.threaded and (waited_for or not core.outage.reported):
+            core.runtime.call_at(retry_at, self.meet_demand)
+        return hopeless
+
+    def _report(self) -> None:
+        """Tell the user's hook that the pool gives up until the next request."""
+        core = self._core
+        logger.error("pool %r: no connect for %.0f s; it waits for the next request now",
+                     core.name, core.options.reconnect_timeout)  # fmt: skip
+        pool = core.pool()
+        if core.options.reconnect_failed is not None and pool is not None:
+            try:
+                core.options.reconnect_failed(pool)
+            except Exception:
+                logger.exception("pool %r: reconnect_failed raised", core.name)

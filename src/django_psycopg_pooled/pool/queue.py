@@ -1,0 +1,99 @@
+"""The slow way to a connection: none was idle."""
+
+import math
+
+from django_psycopg_pooled.pool.core import Core
+from django_psycopg_pooled.pool.entry import Lease
+from django_psycopg_pooled.pool.opener import Opener
+from django_psycopg_pooled.pool.texts import closed_error, full_error, timeout_error
+from django_psycopg_pooled.pool.waiter import Waiter
+
+
+class Queue:
+    """Lets requests of one pool wait, first come first served, for whichever comes first: a
+    connection that is given back, or a new one."""
+
+    def __init__(self, core: Core, opener: Opener) -> None:
+        self._core = core
+        self._opener = opener
+
+    def wait(self, thread_id: int, deadline: float) -> Lease:
+        """A loan, in turn. Blocks until *deadline* on the pool's clock at the longest.
+
+        Raises the driver's PoolTimeout, TooManyRequests or PoolClosed, or its own exception if
+        connecting failed in a way that waiting cannot mend.
+        """
+        core = self._core
+        refusal = None
+        with core.lock:
+            began = core.clock.monotonic()
+            lease = core.ledger.lend_idle(began, thread_id)
+            if lease is not None:
+                return lease
+            if core.ledger.closed:
+                refusal = closed_error
+            elif 0 < core.options.max_waiting <= len(core.ledger.waiting):
+                refusal = full_error
+                core.counters.requests_errors += 1
+            else:
+                patience = core.demand.patience(len(core.ledger.waiting) + 1, core.ledger.lent)
+                waiter = Waiter(thread_id, asking=not patience)
+                core.ledger.join(waiter)
+                core.counters.requests_queued += 1
+        if refusal is not None:
+            raise refusal(core)
+        return self._wait_as(waiter, began, began + patience, deadline)
+
+    def _wait_as(self, waiter: Waiter, began: float, ask_at: float, deadline: float) -> Lease:
+        core = self._core
+        try:
+            self._wait_until(waiter, ask_at, deadline)
+        except BaseException:
+            self._leave(waiter, began, refuse=True)
+            raise
+        self._leave(waiter, began, refuse=False)
+        if waiter.error is not None:
+            raise waiter.error
+        if waiter.lease is None:
+            with core.lock:
+                core.counters.requests_errors += 1
+            raise timeout_error(core, core.clock.monotonic() - began)
+        return waiter.lease
+
+    def _wait_until(self, waiter: Waiter, ask_at: float, deadline: float) -> None:
+        """Return when the waiter is answered, or the deadline has passed."""
+        core = self._core
+        while waiter.lease is None and waiter.error is None:
+            now = core.clock.monotonic()
+            pause = self._ask(waiter) if now >= ask_at else ask_at - now
+            left = deadline - core.clock.monotonic()
+            if left <= 0:
+                return
+            # Woken or not: the condition of the loop decides.
+            core.clock.wait(waiter.signal, min(pause, left))
+
+    def _ask(self, waiter: Waiter) -> float:
+        """Want a connect; the seconds after which to ask again."""
+        core = self._core
+        with core.lock:
+            core.ledger.ask(waiter)
+        if core.runtime.threaded:
+            self._opener.meet_demand()
+        else:
+            waiter.lease = waiter.lease or self._opener.open_for(waiter)
+            if waiter.lease is not None:
+                return 0.0
+        return self._opener.retry_in() or math.inf
+
+    def _leave(self, waiter: Waiter, began: float, *, refuse: bool) -> None:
+        """Out of the queue, answered or not; *refuse* passes on what was handed over."""
+        core = self._core
+        with core.lock:
+            now = core.clock.monotonic()
+            core.ledger.leave(waiter)
+            core.counters.requests_wait_s += now - began
+            if refuse and waiter.lease is not None:
+                core.ledger.end(waiter.lease)
+                core.ledger.give(waiter.lease.entry, now)
+        if not core.runtime.threaded:
+            self._opener.meet_demand()  # the next one may connect now

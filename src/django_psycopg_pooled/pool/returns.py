@@ -1,0 +1,104 @@
+"""What becomes of a connection that is given back."""
+
+import logging
+import math
+
+from django_psycopg_pooled.drivers.protocol import TransactionStatus
+from django_psycopg_pooled.pool.core import Core
+from django_psycopg_pooled.pool.entry import Lease
+from django_psycopg_pooled.pool.fitness import Fitness
+from django_psycopg_pooled.pool.housekeeper import Housekeeper
+from django_psycopg_pooled.pool.opener import Opener
+from django_psycopg_pooled.pool.states import State
+
+logger = logging.getLogger(__name__)
+
+
+class Returns:
+    """Takes connections back into one pool: tidied, to the next who waits, or closed."""
+
+    def __init__(
+        self, core: Core, fitness: Fitness, opener: Opener, housekeeper: Housekeeper
+    ) -> None:
+        self._core = core
+        self._fitness = fitness
+        self._opener = opener
+        self._housekeeper = housekeeper
+
+    def take_back_locked(self, lease: Lease, now: float) -> bool:
+        """End the loan; False if its connection is to be closed, and is CLOSING already."""
+        core, entry = self._core, lease.entry
+        if entry.lease is not lease:
+            return True  # two threads gave the same loan back, and the other one was first
+        core.ledger.end(lease)
+        used = now - lease.lent_at
+        core.counters.usage_s += used
+        core.demand.saw_loan(used)
+        entry.since = entry.proven_at = now
+        if now >= entry.retire_at or core.ledger.closed or core.ledger.size > core.options.max_size:
+            entry.move(State.CLOSING)
+            return False
+        entry.fresh_until = min(now + core.options.fresh_for(), entry.retire_at)
+        core.ledger.give(entry, now)
+        return True
+
+    def follow_up(self, lease: Lease, now: float, *, kept: bool) -> None:
+        """What a return leaves to do, without the lock. Blocks for a close, if any."""
+        core = self._core
+        if not kept:
+            core.close_entries([lease.entry])
+            self._opener.meet_demand()
+        self._housekeeper.arm()
+        if now >= core.duty_at:
+            core.duty_at = math.inf  # before the work, so that one thread does it
+            core.duty_at = core.runtime.run_due(now)
+
+    def tidy_up(self, lease: Lease) -> None:
+        """Take back a connection that was not left as it was lent. Blocks for a round trip."""
+        tidy = False
+        try:
+            tidy = self._tidied(lease)
+        finally:
+            if not tidy:
+                self.discard(lease, bad=True)
+        if tidy:
+            now = self._core.clock.monotonic()
+            with self._core.lock:
+                kept = self.take_back_locked(lease, now)
+            self.follow_up(lease, now, kept=kept)
+
+    def discard(self, lease: Lease, *, bad: bool = False) -> None:
+        """End a loan and close its connection. Blocks for the close."""
+        core = self._core
+        with core.lock:
+            if lease.entry.lease is not lease:
+                return
+            core.ledger.end(lease)
+            core.counters.returns_bad += bad
+            lease.entry.move(State.CLOSING)
+        core.close_entries([lease.entry])
+        self._opener.meet_demand()
+
+    def _tidied(self, lease: Lease) -> bool:
+        """Bring the connection back to where it was lent; False if it must go."""
+        core, connection = self._core, lease.connection
+        status = core.driver.status(connection)
+        if status is TransactionStatus.UNKNOWN:
+            self._fitness.sweep()  # it broke in use: the idle ones may have, too
+            return False
+        if status is TransactionStatus.ACTIVE:
+            logger.warning("pool %r: a connection was given back in the middle of a statement;"
+                           " it is closed", core.name)  # fmt: skip
+            return False
+        try:
+            core.driver.tidy(connection)
+            if core.options.reset is not None:
+                core.options.reset(connection)
+            if core.driver.is_tidy(connection):
+                return True
+            logger.warning("pool %r: `reset` left a transaction open or autocommit off;"
+                           " the connection is closed", core.name)  # fmt: skip
+        except Exception as error:
+            logger.warning("pool %r: a connection could not be brought back and is closed: %s",
+                           core.name, error)  # fmt: skip
+        return False

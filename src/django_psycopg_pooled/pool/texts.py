@@ -1,0 +1,94 @@
+"""The pool's refusals, as the user reads them: what happened, the state, the cause, what to do."""
+
+import threading
+
+from django_psycopg_pooled.pool.core import Core
+from django_psycopg_pooled.pool.views import snapshot
+from django_psycopg_pooled.snapshots import ConnectionSnapshot, PoolSnapshot
+
+
+def timeout_error(core: Core, waited: float) -> Exception:
+    """PoolTimeout, with who holds the connections."""
+    pool = snapshot(core)
+    return core.driver.PoolTimeout(
+        f"[{core.driver.PoolTimeout.code}] no connection to {pool.name!r} within {waited:.1f} s.\n"
+        f"{_state(pool)}\n{_cause(pool)}\n{_advice(pool)}"
+    )
+
+
+def full_error(core: Core) -> Exception:
+    """TooManyRequests."""
+    pool = snapshot(core)
+    return core.driver.TooManyRequests(
+        f"[{core.driver.TooManyRequests.code}] {pool.requests_waiting} requests already wait for"
+        f" a connection to {pool.name!r}, and max_waiting is {pool.max_waiting}.\n"
+        f"{_state(pool)}\n{_cause(pool)}\n"
+        f"To do: (1) end transactions sooner; (2) raise max_size above {pool.max_size} (one server"
+        f" process each); (3) raise max_waiting above {pool.max_waiting} (requests then queue"
+        " longer)."
+    )
+
+
+def closed_error(core: Core) -> Exception:
+    """PoolClosed."""
+    return core.driver.PoolClosed(
+        f"[{core.driver.PoolClosed.code}] the pool {core.name!r} is closed.\n"
+        "It lends nothing any more; connections that are out are closed when they come back.\n"
+        "Likely cause: the process is ending, close() or close_pool() was called, or DATABASES"
+        " changed.\n"
+        "To do: take the connection from Django again, which opens a new pool."
+    )
+
+
+def _state(pool: PoolSnapshot) -> str:
+    paused = " The pool is paused." if pool.paused else ""
+    return (
+        f"Pool: {pool.count('lent')} of {pool.max_size} lent, {pool.count('idle')} idle,"
+        f" {pool.count('opening')} opening; {_requests(pool.requests_waiting)} waiting.{paused}"
+        f" Last failed connect: {_last_failure(pool)}."
+    )
+
+
+def _last_failure(pool: PoolSnapshot) -> str:
+    if pool.last_failure is None or pool.last_failure_ago_s is None:
+        return "none"
+    return f"{pool.last_failure_ago_s:.1f} s ago: {' '.join(pool.last_failure.split())}"
+
+
+def _requests(count: int) -> str:
+    return "1 request" if count == 1 else f"{count} requests"
+
+
+def _cause(pool: PoolSnapshot) -> str:
+    if pool.paused:
+        return "Likely cause: pause() was called and resume() was not."
+    lent = [c for c in pool.connections if c.state == "lent"]
+    if lent:
+        return _longest_loan(max(lent, key=lambda c: c.in_state_s))
+    if pool.last_failure is not None:
+        return "Likely cause: the server is down, full, or cannot be reached from here."
+    return "Likely cause: opening a connection takes longer than the request may wait."
+
+
+def _longest_loan(loan: ConnectionSnapshot) -> str:
+    mine = " (this very thread)" if loan.thread == threading.current_thread().name else ""
+    return (
+        f"Longest loan: {loan.in_state_s:.1f} s, thread {loan.thread!r}{mine},"
+        f" server process {loan.server_pid}."
+    )
+
+
+def _advice(pool: PoolSnapshot) -> str:
+    if pool.paused:
+        return "To do: resume() the pool."
+    if pool.last_failure is not None and not pool.count("lent"):
+        return (
+            "To do: (1) see that the server runs and takes connections (the message above is its"
+            f" or the network's); (2) raise timeout above {pool.timeout_s:g} s to outlast short"
+            " outages (requests then queue longer)."
+        )
+    return (
+        f"To do: (1) end that loan sooner; (2) raise max_size above {pool.max_size} (one server"
+        f" process each); (3) raise timeout above {pool.timeout_s:g} s (requests then queue"
+        " longer)."
+    )

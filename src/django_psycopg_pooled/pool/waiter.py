@@ -1,0 +1,42 @@
+"""A place in the queue for a connection."""
+
+import threading
+
+from django_psycopg_pooled.pool.entry import Lease
+
+
+class Waiter:
+    """One thread's place in the queue; lives for one wait.
+
+    Guarded by the pool's lock, under which it is offered a loan, failed, or leaves: once it is out
+    of the queue nobody can offer it anything, so a connection belongs to the pool or to one
+    borrower and is never lost between them.
+    """
+
+    __slots__ = ("asking", "error", "lease", "signal", "thread_id")
+
+    def __init__(self, thread_id: int, *, asking: bool) -> None:
+        self.thread_id = thread_id
+        # Whether this request wants a connect of its own. If not, it waits for a return first.
+        self.asking = asking
+        self.lease: Lease | None = None
+        self.error: BaseException | None = None
+        # Released when there is an answer, or a reason to look again. A bare lock is what Event and
+        # Condition are made of, at a tenth of their cost.
+        self.signal = threading.Lock()
+        self.signal.acquire()
+
+    def answer(self, lease: Lease) -> None:
+        """Hand over *lease* and wake the thread. Under the pool's lock."""
+        self.lease = lease
+        self.wake()
+
+    def fail(self, error: BaseException) -> None:
+        """Wake the thread with *error*. Under the pool's lock."""
+        self.error = error
+        self.wake()
+
+    def wake(self) -> None:
+        """Let the thread look again. Under the pool's lock, so that nobody else wakes it too."""
+        if self.signal.locked():
+            self.signal.release()

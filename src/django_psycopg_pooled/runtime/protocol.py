@@ -1,0 +1,31 @@
+"""What the pool asks of whoever runs its background work."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+Task = Callable[[], None]
+
+
+class Runtime(Protocol):
+    """Runs tasks, now or later. Tasks handle their own exceptions. Any thread."""
+
+    # Whether tasks run by themselves. If not, the pool's callers run them: see run_due().
+    threaded: bool
+
+    def submit(self, task: Task) -> None:
+        """Run *task* soon. Does not wait for it."""
+
+    def call_at(self, when: float, task: Task) -> None:
+        """Run *task* at *when* on the pool's clock, or soon after."""
+
+    def run_due(self, now: float) -> float:
+        """Run in this thread what is due, if tasks do not run by themselves.
+
+        Returns when to call again, on the pool's clock: inf for never.
+        """
+
+    def stop(self) -> None:
+        """Forget what has not begun; threads end. Does not wait for them. For good."""
+
+    def forget(self) -> None:
+        """Be as new, in a child of fork(), where the parent's threads do not exist."""

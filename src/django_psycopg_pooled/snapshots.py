@@ -1,0 +1,45 @@
+"""Facts about a pool at one moment, for readers that must not touch the pool itself."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+StateName = Literal["opening", "idle", "lent", "checking", "closing", "closed"]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionSnapshot:
+    """One connection of a pool. Durations in seconds."""
+
+    number: int  # 1 for the first connection that the pool opened
+    state: StateName
+    server_pid: int | None  # None while it is being opened
+    age_s: float
+    in_state_s: float  # how long it has been lent or idle; for the other states since it was idle
+    uses: int  # how often it was lent
+    thread: str | None  # who has it now; None if nobody
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSnapshot:
+    """One pool with all its connections. Durations in seconds."""
+
+    name: str
+    min_size: int
+    max_size: int
+    timeout_s: float
+    max_waiting: int
+    requests_waiting: int
+    paused: bool
+    closed: bool
+    last_failure: str | None  # the driver's message of the last failed connect, until one succeeds
+    last_failure_ago_s: float | None
+    connections: tuple[ConnectionSnapshot, ...]
+
+    def count(self, state: StateName) -> int:
+        """How many connections are in *state*."""
+        return sum(c.state == state for c in self.connections)
+
+    @property
+    def size(self) -> int:
+        """Connections that take one of max_size slots."""
+        return len(self.connections)
