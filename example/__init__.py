@@ -1,0 +1,1 @@
+"""A small shop on Django, and the demo that serves it with several database backends."""

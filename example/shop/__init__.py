@@ -1,0 +1,1 @@
+"""The shop: products in categories, customers, their orders and reviews."""
