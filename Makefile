@@ -13,3 +13,11 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv --upgrade-deps $(VENV)
 	$(BIN)/python -m pip install -q -e . --group test --group lint --group $(DJANGO) 'psycopg[binary]' psycopg2-binary
 	touch $@
+
+.PHONY: demo
+demo: $(VENV)/.ready-demo
+	@$(BIN)/python -m example.demo $(if $(SERVE),--serve) $(if $(PORT),--port=$(PORT)) $(DEMO)
+
+$(VENV)/.ready-demo: $(READY)
+	$(BIN)/python -m pip install -q --group demo
+	touch $@

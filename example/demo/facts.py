@@ -1,0 +1,65 @@
+"""What the parts of the demo tell each other."""
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Self
+
+
+class DemoError(Exception):
+    """The demo cannot go on; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how hard the site is driven."""
+
+    seconds: float = 10.0  # measured per variant, over all rounds
+    rounds: int = 5
+    warm_up: float = 2.0  # seconds per variant, before the first round
+    lead_in: float = 0.3  # seconds of each round that do not count
+    clients: int = 16
+    carrier_ms: int = 80
+
+
+@dataclass
+class Load:
+    """What the visitors of one round saw; made by the load process, read by the driver."""
+
+    seconds: float = 0.0
+    latencies_ms: list[float] = field(default_factory=list)
+    errors: Counter[str] = field(default_factory=Counter)
+    orders: list[int] = field(default_factory=list)  # ids, also of those placed in the lead-in
+    cpu_share: float = 0.0  # of one core, used by the load process itself
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        values = json.loads(text)
+        values["errors"] = Counter(values["errors"])
+        return cls(**values)
+
+    @property
+    def rate(self) -> float:
+        """Requests per second."""
+        return len(self.latencies_ms) / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Round:
+    """One variant's turn: the load, and what it was for the database server meanwhile."""
+
+    load: Load
+    peak_connections: int
+    connects: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant's line in the table."""
+
+    title: str
+    rounds: tuple[Round, ...]
+    errors: Counter[str]

@@ -1,0 +1,34 @@
+"""Ctrl-C, kill and a closed terminal: all end the demo, but never between two steps of a start."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def end_on_signals() -> None:
+    """From now on each ending signal raises KeyboardInterrupt. Main thread."""
+    for number in ENDING:
+        signal.signal(number, _interrupt)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Keep ending signals waiting, so that what is started is also noted, and what is being
+    stopped gets stopped. Programs started inside inherit this: initdb and pg_ctl are meant to."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def listen_again() -> None:
+    """In a child process before it becomes the program: let signals through."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
