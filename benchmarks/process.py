@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from benchmarks.peers import Driver, Peer, PoolSize
+from benchmarks.peers import STOCK, Driver, Peer, PoolSize
 
 ROOT = Path(__file__).parent.parent
 START_LIMIT_S = 60.0
@@ -40,7 +40,10 @@ class PeerProcess:
             "greenlets": peer.greenlets,
             "keeps": peer.keeps,
             "driver": driver,
-            "database": {**address, **peer.database(size, driver)},
+            "databases": {
+                "default": {**address, **peer.database(size, driver)},
+                "plain": {**address, "ENGINE": STOCK},
+            },
         }
         self._driver = driver
 

@@ -50,7 +50,7 @@ def _prepare(setup: dict[str, Any]) -> None:
     import django
     from django.conf import settings
 
-    settings.configure(DATABASES={"default": setup["database"]}, USE_TZ=True, LOGGING_CONFIG=None)
+    settings.configure(DATABASES=setup["databases"], USE_TZ=True, LOGGING_CONFIG=None)
     django.setup()
     from benchmarks.tasks import operation
 

@@ -5,9 +5,9 @@ from django.db import DEFAULT_DB_ALIAS, connections
 keeps = False  # set once by the worker: this peer keeps its connection after an operation
 
 
-def query(sql: str = "SELECT 1") -> None:
+def query(sql: str = "SELECT 1", alias: str = DEFAULT_DB_ALIAS) -> None:
     """Run *sql* and fetch one row, on this thread's connection; opens it if need be."""
-    with connections[DEFAULT_DB_ALIAS].cursor() as cursor:
+    with connections[alias].cursor() as cursor:
         cursor.execute(sql)
         cursor.fetchone()
 

@@ -1,0 +1,156 @@
+"""Many clients at once while a connect is slow: how soon served, and by how many connections.
+
+Two cases. 'spike': a cold pool and long requests, so that each client needs a connection of its
+own: growing one after the other shows. 'jungle': a few warm connections and requests much shorter
+than a connect: opening many connections shows.
+Source: the second case is HikariCP's (documents/Welcome-To-The-Jungle.md).
+"""
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.command import Run, main
+from benchmarks.facts import facts
+from benchmarks.field import address, make_databases
+from benchmarks.figures import ratio
+from benchmarks.peers import LEGEND, NATIVE, OURS, Peer, PoolSize
+from benchmarks.process import PeerError, PeerProcess
+from benchmarks.report import Budget, Report
+from benchmarks.tables import ERROR, Column, Row, Table
+from devtools.postgres import PostgresServer
+from devtools.proxy import TcpProxy
+
+ROUNDS, QUICK_ROUNDS = 5, 1
+CONNECT_S = 0.150
+SETTLE_S = 2.5 * CONNECT_S  # connects that nobody waits for any more count too
+TASK_LIMIT_S = 40.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of rush."""
+
+    title: str
+    clients: int
+    size: PoolSize
+    warm: int
+    sql: str
+    hold: bool
+
+
+SPIKE = Case(
+    "spike: 20 clients at once, pool cold and of at most 20; each in a transaction that stays"
+    " open until all are served",
+    clients=20, size=PoolSize(0, 20), warm=0, sql="SELECT 1", hold=True,
+)  # fmt: skip
+JUNGLE = Case(
+    "jungle: 50 requests of 2 ms at once, pool of at most 50 with 5 connections warm",
+    clients=50, size=PoolSize(5, 50), warm=5, sql="SELECT pg_sleep(0.002)", hold=False,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One rush on one peer."""
+
+    first_ms: float
+    last_ms: float
+    opened: int
+
+
+Outcomes = dict[str, list[Outcome]]
+
+COLUMNS = (
+    Column("peer", "peer"),
+    Column("first_ms", "first served ms", "{:,.0f}"),
+    Column("last_ms", "last served ms", "{:,.0f}"),
+    Column("last_least_ms", "min", "{:,.0f}"),
+    Column("last_most_ms", "max", "{:,.0f}"),
+    Column("opened", "opened", "{:.0f}"),
+    Column("x_last", "last / native", "{:.2f}"),
+)
+HOW = (
+    "A proxy holds each new connection back for {ms:.0f} ms. A fresh process for each of {rounds}"
+    " rounds in turn; a figure is the median of the rounds. opened: connections made during the"
+    " rush and {settle:.1f} s after it."
+)
+
+
+def measure(server: PostgresServer, run: Run) -> Report:
+    """Run both cases and report."""
+    known = facts(server)
+    rounds = QUICK_ROUNDS if run.quick else ROUNDS
+    make_databases(server, run.peers)
+    tables, budgets = [], []
+    for case in (SPIKE, JUNGLE):
+        outcomes, errors = _outcomes(server, run.peers, case, rounds)
+        rows = [_row(peer.name, outcomes, errors) for peer in run.peers]
+        tables.append(Table(case.title, COLUMNS, rows))
+        budgets += _budgets(case, outcomes)
+    how = HOW.format(ms=1e3 * CONNECT_S, rounds=rounds, settle=SETTLE_S)
+    return Report("spike", how, known, tables, budgets, [LEGEND])
+
+
+def _outcomes(
+    server: PostgresServer, peers: Sequence[Peer], case: Case, rounds: int
+) -> tuple[Outcomes, dict[str, str]]:
+    outcomes: Outcomes = {peer.name: [] for peer in peers}
+    errors: dict[str, str] = {}
+    for number in range(rounds * len(peers)):
+        peer = peers[number % len(peers)]
+        if peer.name not in errors:
+            try:
+                outcomes[peer.name].append(_rush(server, peer, case))
+            except PeerError as error:
+                errors[peer.name] = str(error)
+    return {name: found for name, found in outcomes.items() if name not in errors}, errors
+
+
+def _rush(server: PostgresServer, peer: Peer, case: Case) -> Outcome:
+    with (
+        TcpProxy(server.host, server.port) as proxy,
+        PeerProcess(peer, address(server, peer, proxy.port), case.size) as process,
+    ):
+        process.ask("spike.load")
+        if case.warm:
+            process.ask("spike.warm", connections=case.warm)
+        proxy.delay(CONNECT_S)
+        proxy.reset_count()
+        served = process.ask(
+            "spike.storm", TASK_LIMIT_S, clients=case.clients, sql=case.sql, hold=case.hold
+        )
+        time.sleep(SETTLE_S)
+        return Outcome(1e3 * min(served), 1e3 * max(served), proxy.accepted)
+
+
+def _row(name: str, outcomes: Outcomes, errors: Mapping[str, str]) -> Row:
+    if name in errors:
+        return {"peer": name, ERROR: errors[name]}
+    lasts = [one.last_ms for one in outcomes[name]]
+    return {
+        "peer": name,
+        "first_ms": _median(outcomes, name, "first_ms"),
+        "last_ms": _median(outcomes, name, "last_ms"),
+        "last_least_ms": min(lasts),
+        "last_most_ms": max(lasts),
+        "opened": _median(outcomes, name, "opened"),
+        "x_last": ratio(_median(outcomes, name, "last_ms"), _median(outcomes, NATIVE, "last_ms")),
+    }
+
+
+def _median(outcomes: Outcomes, name: str, figure: str) -> float | None:
+    values = [getattr(one, figure) for one in outcomes.get(name, ())]
+    return statistics.median(values) if values else None
+
+
+def _budgets(case: Case, outcomes: Outcomes) -> list[Budget]:
+    ours = _median(outcomes, OURS, "last_ms")
+    by_native = ratio(ours, _median(outcomes, NATIVE, "last_ms"))
+    name = case.title.partition(":")[0]
+    return [Budget(f"{name}: our last client served / native's", by_native, 1)]
+
+
+if __name__ == "__main__":
+    main(measure, "A rush of clients on a cold and on a warm pool, with slow connects.")

@@ -1,0 +1,53 @@
+"""Many clients at the same moment, each with one request."""
+
+import contextlib
+import threading
+import time
+
+from django.db import connections, transaction
+
+from benchmarks.tasks.operation import let_go, query
+from benchmarks.tasks.together import Start, together
+
+PATIENCE_S = 60.0
+
+
+def load() -> None:
+    """Import all that the first use of a database would; the peer itself stays cold."""
+    assert connections["default"].vendor == "postgresql"
+    query(alias="plain")
+    connections["plain"].close()
+
+
+def warm(connections: int) -> None:
+    """Have so many connections open at the same time, then give them back."""
+    all_have_one = threading.Barrier(connections)
+
+    def hold(start: Start) -> None:
+        start()
+        query()
+        all_have_one.wait(PATIENCE_S)
+        let_go()
+
+    together(connections, hold)
+
+
+def storm(clients: int, sql: str, hold: bool) -> list[float]:
+    """Seconds until each client had its answer.
+
+    With *hold* a client's transaction stays open until all have been served, as long requests'
+    do; otherwise the connection is given back at once.
+    """
+    all_served = threading.Barrier(clients)
+
+    def request(start: Start) -> float:
+        began = start()
+        with transaction.atomic() if hold else contextlib.nullcontext():
+            query(sql)
+            served = time.perf_counter() - began
+            if hold:
+                all_served.wait(PATIENCE_S)
+        let_go()
+        return served
+
+    return together(clients, request)
