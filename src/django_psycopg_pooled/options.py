@@ -41,7 +41,7 @@ class Spec:
     live: bool = True  # may be changed while the pool runs
 
 
-def _option(default: Any, help: str, **spec: Any) -> Any:
+def option(default: Any, help: str, **spec: Any) -> Any:
     return dataclasses.field(default=default, metadata={"spec": Spec(help, **spec)})
 
 
@@ -49,80 +49,80 @@ def _option(default: Any, help: str, **spec: Any) -> Any:
 class PoolOptions:
     """Checked options of one pool. Made by parse() and changed() only; never partly valid."""
 
-    min_size: int = _option(
+    min_size: int = option(
         1, "Connections kept open when nothing happens. The pool opens them in the background after"
         " its first use; only idle connections above this number are closed for being idle.",
         unit=CONNECTIONS, low=0, high=10_000,
     )  # fmt: skip
-    max_size: int = _option(
+    max_size: int = option(
         10, "The most connections that this pool of this process ever has. If only min_size is"
         " given, max_size equals it, as in psycopg_pool.",
         unit=CONNECTIONS, low=1, high=10_000,
     )  # fmt: skip
-    timeout: float = _option(
+    timeout: float = option(
         30.0, "How long a request waits for a connection before PoolTimeout. 0: not at all.",
         unit=SECONDS, low=0, high=THOUSAND_YEARS,
     )  # fmt: skip
-    max_waiting: int = _option(
+    max_waiting: int = option(
         0, "How many requests may wait at once; the next one gets TooManyRequests. 0: any number.",
         unit="requests", low=0, high=1_000_000,
     )  # fmt: skip
-    max_lifetime: float = _option(
+    max_lifetime: float = option(
         3600.0, "Age at which a connection is closed, when it is not in use. 0: never.",
         unit=SECONDS, low=0, high=THOUSAND_YEARS,
     )  # fmt: skip
-    max_lifetime_jitter: float = _option(
+    max_lifetime_jitter: float = option(
         0.05, "Each connection's lifetime is shortened by a random share of up to this, so that"
         " connections opened together do not all reconnect together.",
         unit="share of max_lifetime", low=0, high=0.5,
     )  # fmt: skip
-    max_idle: float = _option(
+    max_idle: float = option(
         600.0, "How long a connection above min_size may be idle before it is closed. 0: for ever.",
         unit=SECONDS, low=0, high=THOUSAND_YEARS,
     )  # fmt: skip
-    check: Hook | bool | None = _option(
+    check: Hook | bool | None = option(
         None, "A check with a round trip to the server at every checkout: True, or a callable (or"
         " its dotted path) that takes the driver's connection and raises if it is unfit. Without"
         " it, each checkout looks at the socket (no round trip) and check_idle applies.",
     )  # fmt: skip
-    check_idle: float = _option(
+    check_idle: float = option(
         30.0, "A connection that was idle for longer gets a check with a round trip before it is"
         " lent. 0: at every checkout.",
         unit=SECONDS, low=0, high=THOUSAND_YEARS,
     )  # fmt: skip
-    keepalive: float = _option(
+    keepalive: float = option(
         0.0, "Check idle connections this often in the background, so that no firewall forgets"
         " them and no request waits for a check. 0: never.",
         unit=SECONDS, low=0, high=THOUSAND_YEARS,
     )  # fmt: skip
-    reconnect_timeout: float = _option(
+    reconnect_timeout: float = option(
         300.0, "How long the pool tries to reconnect by itself before it calls reconnect_failed and"
         " leaves it to the next request.",
         unit=SECONDS, low=0, high=THOUSAND_YEARS,
     )  # fmt: skip
-    reconnect_failed: Hook | None = _option(
+    reconnect_failed: Hook | None = option(
         None, "Called with the pool, once an outage, after reconnect_timeout; a callable or its"
         " dotted path. Runs in a worker thread.",
     )  # fmt: skip
-    configure: Hook | None = _option(
+    configure: Hook | None = option(
         None, "Called with each new driver connection after Django has set it up; a callable or"
         " its dotted path. Must not leave a transaction open.",
     )  # fmt: skip
-    reset: Hook | None = _option(
+    reset: Hook | None = option(
         None, "Called with the driver connection when it is given back, outside a transaction; a"
         " callable or its dotted path. If it raises, the connection is closed.",
     )  # fmt: skip
-    num_workers: int = _option(
+    num_workers: int = option(
         3, "How many threads may stay for background work; more are started for a short time when"
         " several requests wait for connects at once. 0: no thread at all; requests connect by"
         " themselves and all housekeeping happens inside checkout and checkin.",
         unit="threads", low=0, high=100, live=False,
     )  # fmt: skip
-    name: str = _option(
+    name: str = option(
         "", "The pool's name in errors, logs and statistics. Empty: the alias of the database.",
         live=False,
     )  # fmt: skip
-    connection_created: str = _option(
+    connection_created: str = option(
         "checkout", "When Django's signal connection_created is sent: at every checkout, as with"
         " Django's own pool, or only when a connection of a new server session is first lent.",
         choices=("checkout", "session"),
@@ -181,8 +181,8 @@ class PoolOptions:
         return self.max_idle or math.inf
 
     def fresh_for(self) -> float:
-        """Seconds after its use for which a connection needs no check with a round trip."""
-        return 0.0 if self.check else self.check_idle
+        """Seconds after its use for which a connection is lent after a look at its socket alone."""
+        return 0.0 if self.check else min(self.check_idle, self.idle_limit())
 
 
 def table() -> list[tuple[str, Any, Spec]]:

@@ -1,10 +1,10 @@
 """What the pool asks of a driver. The pool knows a connection as an opaque object."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, Protocol
 
-from django_psycopg_pooled.errors import PoolClosed, PoolTimeout, TooManyRequests
+from django_psycopg_pooled import errors
 
 
 class TransactionStatus(IntEnum):
@@ -26,14 +26,17 @@ class Driver(Protocol):
     """A database driver. Stateless; any thread, but one at a time for one connection."""
 
     name: str
+
     # The pool's exceptions as subclasses of the driver's OperationalError, so that Django wraps
     # them and an existing `except OperationalError` keeps working.
-    PoolTimeout: type[PoolTimeout]
-    TooManyRequests: type[TooManyRequests]
-    PoolClosed: type[PoolClosed]
+    @property
+    def PoolTimeout(self) -> type[errors.PoolTimeout]: ...
 
-    def connect(self, params: Mapping[str, Any]) -> Any:
-        """A new connection, in autocommit. Blocks; raises the driver's own exceptions."""
+    @property
+    def TooManyRequests(self) -> type[errors.TooManyRequests]: ...
+
+    @property
+    def PoolClosed(self) -> type[errors.PoolClosed]: ...
 
     def close(self, connection: Any) -> None:
         """Close politely. Never raises: a connection that cannot be closed is gone already."""
@@ -48,7 +51,7 @@ class Driver(Protocol):
         """The transaction status as the driver knows it. No round trip."""
 
     def tidy(self, connection: Any) -> None:
-        """Roll an open transaction back and return to autocommit. One round trip at most.
+        """Roll an open transaction back and set autocommit. One round trip at most.
 
         Raises the driver's exception if the connection cannot be brought back.
         """

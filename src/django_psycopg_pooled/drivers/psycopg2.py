@@ -1,6 +1,5 @@
 """psycopg2. Imports it, so import this module only when it is the driver in use."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import psycopg2
@@ -30,11 +29,6 @@ class Psycopg2Driver:
     PoolTimeout = PoolTimeout
     TooManyRequests = TooManyRequests
     PoolClosed = PoolClosed
-
-    def connect(self, params: Mapping[str, Any]) -> Any:
-        connection = psycopg2.connect(**params)
-        connection.autocommit = True
-        return connection
 
     def close(self, connection: Any) -> None:
         try:

@@ -1,6 +1,5 @@
 """psycopg 3. Imports it, so import this module only when it is the driver in use."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import psycopg
@@ -30,9 +29,6 @@ class PsycopgDriver:
     PoolTimeout = PoolTimeout
     TooManyRequests = TooManyRequests
     PoolClosed = PoolClosed
-
-    def connect(self, params: Mapping[str, Any]) -> Any:
-        return psycopg.connect(**{**params, "autocommit": True})
 
     def close(self, connection: Any) -> None:
         try:

@@ -41,6 +41,12 @@ class Control:
         core.close_entries(idle)
         self._opener.meet_demand()
 
+    def check(self) -> int:
+        dropped = self._fitness.verify_idle(unproven_for=0.0)
+        if dropped:
+            self._opener.meet_demand()
+        return dropped
+
     def pause(self, timeout: float) -> bool:
         core = self._core
         with core.lock:
@@ -76,13 +82,16 @@ class Control:
     def abandon(self) -> None:
         """Close what nobody refers to any more, or when the interpreter exits.
 
-        May run inside the garbage collector, in any thread, so it never waits for a lock: whoever
-        holds it now belongs to this pool, and leaves the rest to the end of the process.
+        May run inside the garbage collector, in any thread, even one of this pool's own that holds
+        the lock just now; that one finds the pool closed, and the driver's objects close
+        themselves with it.
         """
         lock = self._core.lock
         if lock.acquire(blocking=False):
             lock.release()
             self._shut()
+        else:
+            self._core.ledger.closed = True
 
     def _shut(self) -> None:
         core = self._core
@@ -108,16 +117,17 @@ class Control:
         """Block until *condition*, asked under the lock, holds (True) or time is up (False)."""
         core = self._core
         deadline = core.clock.monotonic() + timeout
+        signal = threading.Lock()
+        signal.acquire()
         while True:
-            signal = threading.Lock()
-            signal.acquire()
             with core.lock:
-                if condition():
-                    return True
-                if core.ledger.closed and not core.ledger.opening:
-                    return False
+                left = deadline - core.clock.monotonic()
+                met = condition()
+                hopeless = core.ledger.closed and not core.ledger.opening
+                if met or hopeless or left <= 0:
+                    return met
                 core.signals.append(signal)
-            left = deadline - core.clock.monotonic()
-            if left <= 0:
-                return False
-            core.clock.wait(signal, left)
+            if not core.clock.wait(signal, left):
+                with core.lock:
+                    if signal in core.signals:
+                        core.signals.remove(signal)

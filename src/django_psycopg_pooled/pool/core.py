@@ -1,6 +1,7 @@
 """What the parts of one pool share."""
 
 import math
+import os
 import random
 import threading
 import weakref
@@ -75,6 +76,7 @@ class Core:
             entry.lease = None
             entry.state = State.CLOSED
         self.runtime.forget()
+        self.duty_at = math.inf
         self.forget()
         self.ledger.closed = closed
 
@@ -107,3 +109,6 @@ def disown_all() -> None:
     """In a child of fork(): every pool leaves its connections to the parent."""
     for core in list(_cores):
         core.disown()
+
+
+os.register_at_fork(after_in_child=disown_all)

@@ -17,6 +17,7 @@ class Entry:
 
     __slots__ = (
         "__weakref__",
+        "announced",
         "connection",
         "fresh_until",
         "lease",
@@ -45,9 +46,10 @@ class Entry:
         # Until then it may be lent after a look at the socket alone.
         self.fresh_until = math.inf
         self.uses = 0
+        self.announced = False  # Django's connection_created was sent for this session
 
     def move(self, state: State) -> None:
-        """Change the state. Under the pool's lock. Raises IllegalMove, which is a defect of ours."""
+        """Change the state. Under the pool's lock. Raises IllegalMove: a defect of ours."""
         if state not in MOVES[self.state]:
             raise IllegalMove(f"connection {self.number}: {self.state.name} to {state.name}")
         self.state = state

@@ -64,7 +64,7 @@ class Housekeeper:
         ledger, options = self._core.ledger, self._core.options
         surplus = ledger.size - options.min_size
         above = ledger.size - options.max_size
-        expired = []
+        expired: list[Entry] = []
         for entry in ledger.idle:
             idled = now - entry.since >= options.idle_limit()
             if now >= entry.retire_at or above > len(expired) or (idled and surplus > len(expired)):

@@ -2,7 +2,9 @@
 
 import logging
 from functools import partial
+from typing import Any
 
+from django_psycopg_pooled.errors import OptionsError
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.entry import Entry, Lease
 from django_psycopg_pooled.pool.fitness import Fitness
@@ -138,8 +140,7 @@ class Opener:
         connection = None
         try:
             connection = core.connector()
-            if callable(core.options.check):
-                self._fitness.check(connection)
+            self._make_ready(connection)
             entry.watch = core.driver.watch(connection)
             entry.server_pid = core.driver.server_pid(connection)
         except BaseException:
@@ -160,6 +161,20 @@ class Opener:
             core.outage = core.outage.over()
             core.proven = True
             core.ledger.opening -= 1
+
+    def _make_ready(self, connection: Any) -> None:
+        """Let the user's hooks have the new connection. Raises what they raise, or the driver."""
+        core = self._core
+        core.driver.tidy(connection)
+        if core.options.configure is not None:
+            core.options.configure(connection)
+            if not core.driver.is_tidy(connection):
+                raise OptionsError(
+                    [f"`configure` of the pool {core.name!r} left a transaction open or"
+                     " autocommit off; end the transaction in it."]
+                )  # fmt: skip
+        if callable(core.options.check):
+            self._fitness.check(connection)
 
     def _settle(self, entry: Entry) -> None:
         """A connection was opened: give it to who waits, or shelve it; close it if too late."""

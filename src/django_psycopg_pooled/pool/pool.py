@@ -1,5 +1,6 @@
 """The pool of one database in one process, as its users see it."""
 
+import math
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -127,6 +128,11 @@ class Pool:
         if not kept or not armed or now >= core.duty_at:
             self._returns.follow_up(lease, now, kept=kept)
 
+    def evict(self, lease: Lease) -> None:
+        """Close this connection when it is given back. Does not block."""
+        with self._core.lock:
+            lease.entry.retire_at = -math.inf
+
     @contextmanager
     def connection(self, timeout: float | None = None) -> Iterator[Any]:
         """The driver's connection for a with block, in autocommit; given back at its end."""
@@ -217,7 +223,7 @@ class Pool:
         )
 
     def drain(self) -> None:
-        """Replace every connection: idle ones now, lent ones when they come back. Blocks for closes."""
+        """Replace every connection: idle ones now, lent ones on their return. Blocks for closes."""
         self._control.drain()
 
     def pause(self, timeout: float = 0.0) -> bool:
@@ -234,7 +240,7 @@ class Pool:
 
     def check(self) -> int:
         """Check every idle connection; how many were dropped. Blocks for a round trip each."""
-        return self._fitness.verify_idle(unproven_for=0.0)
+        return self._control.check()
 
     def wait(self, timeout: float = 30.0) -> None:
         """Block until min_size connections are open.

@@ -35,6 +35,8 @@ class Returns:
         core.counters.usage_s += used
         core.demand.saw_loan(used)
         entry.since = entry.proven_at = now
+        if core.ledger.paused:
+            core.notify()
         if now >= entry.retire_at or core.ledger.closed or core.ledger.size > core.options.max_size:
             entry.move(State.CLOSING)
             return False

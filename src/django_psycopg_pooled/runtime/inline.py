@@ -37,7 +37,7 @@ class InlineRuntime:
         return self._timers[0][0] if self._timers else math.inf
 
     def stop(self) -> None:
-        self.forget()
+        self._timers.clear()
 
     def _next(self, now: float) -> Task | None:
         try:

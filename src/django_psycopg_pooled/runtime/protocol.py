@@ -13,7 +13,7 @@ class Runtime(Protocol):
     threaded: bool
 
     def submit(self, task: Task) -> None:
-        """Run *task* soon. Does not wait for it."""
+        """Run *task* soon, without waiting for it; in this thread if the runtime has stopped."""
 
     def call_at(self, when: float, task: Task) -> None:
         """Run *task* at *when* on the pool's clock, or soon after."""
@@ -25,7 +25,7 @@ class Runtime(Protocol):
         """
 
     def stop(self) -> None:
-        """Forget what has not begun; threads end. Does not wait for them. For good."""
+        """Drop the timers, finish what was submitted, end the threads. For good; does not wait."""
 
     def forget(self) -> None:
         """Be as new, in a child of fork(), where the parent's threads do not exist."""

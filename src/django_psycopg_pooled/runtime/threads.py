@@ -35,7 +35,8 @@ class ThreadRuntime:
         self.forget()
 
     def forget(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant, since stop() may be called by the garbage collector in the midst of the others.
+        self._lock = threading.RLock()
         self._tasks: deque[Task] = deque()
         self._timers: list[tuple[float, int, Task]] = []
         self._numbers = itertools.count()
@@ -44,11 +45,13 @@ class ThreadRuntime:
 
     def submit(self, task: Task) -> None:
         with self._lock:
-            if self._stopped:
-                return
-            self._tasks.append(task)
-            start = self._wake_locked()
-        if start:
+            stopped = self._stopped
+            if not stopped:
+                self._tasks.append(task)
+            start = not stopped and self._wake_locked()
+        if stopped:
+            task()  # it finds the pool closed, and cleans up after itself
+        elif start:
             self._start()
 
     def call_at(self, when: float, task: Task) -> None:
@@ -68,7 +71,6 @@ class ThreadRuntime:
     def stop(self) -> None:
         with self._lock:
             self._stopped = True
-            self._tasks.clear()
             self._timers.clear()
             while not self._wake_locked():
                 pass
@@ -97,11 +99,10 @@ class ThreadRuntime:
         """Run what is due; False if the runtime has stopped."""
         while True:
             with self._lock:
-                if self._stopped:
-                    return False
                 task = self._take_locked(self._clock.monotonic())
+                stopped = self._stopped
             if task is None:
-                return True
+                return not stopped
             task()
 
     def _take_locked(self, now: float) -> Task | None:

@@ -1,0 +1,1 @@
+"""The ENGINE modules: what stands in DATABASES."""

@@ -1,0 +1,1 @@
+"""ENGINE = "django_psycopg_pooled.backends.postgis"."""

@@ -1,0 +1,19 @@
+"""GeoDjango's PostGIS backend with a pool."""
+
+from django.contrib.gis.db.backends.postgis import base, features
+
+from django_psycopg_pooled.integration.features import PooledFeatures
+from django_psycopg_pooled.integration.wrapper import PooledWrapper
+
+
+class DatabaseFeatures(PooledFeatures, features.DatabaseFeatures):
+    """GeoDjango's features."""
+
+
+class DatabaseWrapper(PooledWrapper, base.DatabaseWrapper):
+    """GeoDjango's wrapper, which borrows its connection from a pool.
+
+    The geometry adapters are registered once for each server session, not at each checkout.
+    """
+
+    features_class = DatabaseFeatures

@@ -1,0 +1,19 @@
+"""The driver that Django has chosen: psycopg 3 if it is installed, else psycopg2."""
+
+from django.db.backends.postgresql.psycopg_any import is_psycopg3
+
+from django_psycopg_pooled.drivers.protocol import Driver
+
+
+def chosen_driver() -> Driver:
+    """An adapter of the driver that django.db.backends.postgresql uses in this process."""
+    if is_psycopg3:
+        from django_psycopg_pooled.drivers.psycopg3 import PsycopgDriver
+
+        return PsycopgDriver()
+    from django_psycopg_pooled.drivers.psycopg2 import Psycopg2Driver
+
+    return Psycopg2Driver()
+
+
+DRIVER = chosen_driver()

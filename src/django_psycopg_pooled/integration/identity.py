@@ -1,0 +1,50 @@
+"""What a pool is for: the settings that decide whether two wrappers may share connections."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from django.db.backends.base.base import NO_DB_ALIAS
+
+Settings = Mapping[str, Any]
+
+TARGET = ("HOST", "PORT", "NAME")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A copy of what a connection and its session are made from; equal ones may share a pool.
+
+    Not the alias: a wrapper keeps its alias while NAME changes under it (test databases), and two
+    wrappers of one alias may differ in their OPTIONS.
+    """
+
+    settings: Settings
+    time_zone: str | None
+
+    @classmethod
+    def of(cls, settings: Settings, time_zone: str | None) -> Self:
+        """A copy as deep as settings are changed in practice: OPTIONS, and `pool` in it."""
+        options = dict(settings["OPTIONS"])
+        if isinstance(options.get("pool"), Mapping):
+            options["pool"] = dict(options["pool"])
+        return cls({**settings, "OPTIONS": options}, time_zone)
+
+    @property
+    def target(self) -> tuple[Any, ...]:
+        """The server and database; those who want to drop it need all pools of it closed."""
+        return target_of(self.settings)
+
+
+def target_of(settings: Settings) -> tuple[Any, ...]:
+    """The server and database that *settings* name; a service file may name them instead."""
+    return (*(settings[key] or "" for key in TARGET), settings["OPTIONS"].get("service", ""))
+
+
+def is_pooled(alias: str, settings: Settings) -> bool:
+    """Whether a wrapper lends from a pool: unless OPTIONS["pool"] is False.
+
+    The connection to no particular database, by which Django makes test databases, never does.
+    """
+    pool = settings["OPTIONS"].get("pool")
+    return alias != NO_DB_ALIAS and (pool is None or isinstance(pool, Mapping) or bool(pool))

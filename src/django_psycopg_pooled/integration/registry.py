@@ -1,0 +1,117 @@
+"""The pools of this process."""
+
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+
+from django_psycopg_pooled.integration.identity import Identity, target_of
+from django_psycopg_pooled.pool.pool import Pool
+
+
+class Registry:
+    """Finds the pool for an identity, or makes it; lives as long as the process.
+
+    The pool of a configured alias is held until its settings change, whether a thread uses it or
+    not. Any other (a test's clone, a temporary alias) lives as long as a wrapper that uses it.
+
+    Guards: `_lock` guards `_held` and `_known`.
+    Lock order: taken before a pool's; no connection is opened or closed while it is held.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew, with a lock that nobody holds: also in a child of fork()."""
+        self._lock = threading.Lock()
+        self._held: dict[str, Pool] = {}
+        self._known: list[tuple[str, Identity, weakref.ref[Pool]]] = []
+
+    def get(
+        self, name: str, identity: Identity, make: Callable[[], Pool], *, alias: str | None
+    ) -> Pool:
+        """The open pool of that name and identity, made if there is none. Does not block.
+
+        alias   the configured alias that holds it; None if none does
+        """
+        with self._lock:
+            pool = self._find_locked(name, identity)
+            if pool is None:
+                pool = make()
+                self._known.append((name, identity, weakref.ref(pool)))
+            before = self._held.get(alias) if alias is not None else None
+            if alias is not None:
+                self._held[alias] = pool
+        # What was held before goes here, outside the lock, if nobody else refers to it.
+        del before
+        return pool
+
+    def close(self, settings: Mapping[str, object]) -> None:
+        """Close every pool of the database that *settings* name. Blocks as Pool.close() does."""
+        target = target_of(settings)
+        with self._lock:
+            found = [(ref(), identity) for _, identity, ref in self._known]
+            closing = [pool for pool, identity in found if pool and identity.target == target]
+            self._held = {a: pool for a, pool in self._held.items() if pool not in closing}
+        for pool in closing:
+            pool.close()
+
+    def all(self) -> list[Pool]:
+        """Every open pool."""
+        with self._lock:
+            pools = [ref() for _, _, ref in self._known]
+        return [pool for pool in pools if pool is not None and not pool.closed]
+
+    def _find_locked(self, name: str, identity: Identity) -> Pool | None:
+        self._known = [known for known in self._known if _is_open(known[2]())]
+        for known_name, known_identity, ref in self._known:
+            if known_name == name and known_identity == identity:
+                return ref()
+        return None
+
+
+def _is_open(pool: Pool | None) -> bool:
+    return pool is not None and not pool.closed
+
+
+REGISTRY = Registry()
+
+
+class Pools(Mapping[str, Pool]):
+    """The pools of the configured aliases: `pools["default"]`. Any thread; nothing blocks.
+
+    A pool is made when it is first asked for, and opens its connections when it is first used.
+    """
+
+    def __getitem__(self, alias: str) -> Pool:
+        """The alias's pool. KeyError if it has none, ConnectionDoesNotExist for no such alias."""
+        pool = getattr(connections[alias], "pool", None)
+        if not isinstance(pool, Pool):
+            engine = connections[alias].settings_dict["ENGINE"]
+            raise KeyError(
+                f"{alias!r} has no pool. Its ENGINE is {engine!r}; it must be one of"
+                " django_psycopg_pooled.backends, and OPTIONS['pool'] must not be False."
+            )
+        return pool
+
+    def __iter__(self) -> Iterator[str]:
+        for alias in connections:
+            try:
+                pool = getattr(connections[alias], "pool", None)
+            except ImproperlyConfigured:
+                continue  # the system checks and the first use say why
+            if isinstance(pool, Pool):
+                yield alias
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def all(self) -> list[Pool]:
+        """Every open pool of this process, also those of copies and of other threads' settings."""
+        return REGISTRY.all()
+
+
+pools = Pools()

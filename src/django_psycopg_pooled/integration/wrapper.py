@@ -1,0 +1,201 @@
+"""The part of a DatabaseWrapper that lends its connection from a pool."""
+
+import time
+from functools import partial
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from django.db.backends.base.base import RAN_DB_VERSION_CHECK, BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
+
+from django_psycopg_pooled.errors import OptionsError
+from django_psycopg_pooled.integration.driver import DRIVER
+from django_psycopg_pooled.integration.identity import Identity, is_pooled
+from django_psycopg_pooled.integration.registry import REGISTRY
+from django_psycopg_pooled.integration.sessions import Sessions
+from django_psycopg_pooled.integration.stock import StockWrapper
+from django_psycopg_pooled.options import PoolOptions
+from django_psycopg_pooled.pool.entry import Lease
+from django_psycopg_pooled.pool.pool import Pool
+
+
+class PooledWrapper(StockWrapper):
+    """Mixed in before a PostgreSQL DatabaseWrapper, gives it a pool; lives as long as its thread.
+
+    connect() borrows, close() gives back; `connection` is the driver's real object in between.
+    With OPTIONS["pool"] = False every method here steps aside for the stock backend's.
+    """
+
+    # Set on the instance by the first connect: the pool, and the settings that it is for.
+    _pool: Pool | None = None
+    _identity: Identity | None = None
+    # While borrowed: the loan, and the pool that it is from.
+    _lease: Lease | None = None
+    _lender: Pool | None = None
+    isolation_level: Any
+
+    @property
+    def pool(self) -> Pool | None:
+        """The Pool that this wrapper borrows from; None if it is not pooled. Does not block.
+
+        Raises ImproperlyConfigured that names everything wrong in OPTIONS["pool"].
+        """
+        pool, identity = self._pool, self._identity
+        if (
+            pool is not None
+            and identity is not None
+            and identity.settings == self.settings_dict
+            and identity.time_zone == self.timezone_name
+            and not pool.closed
+        ):
+            return pool
+        return self._find_pool()
+
+    def connect(self) -> None:
+        """Borrow a connection; see Pool.checkout for how long that may block.
+
+        Follows BaseDatabaseWrapper.connect() line by line, less what a borrowed connection has
+        already. Guarded against async code where it is called, in ensure_connection().
+        """
+        pool = self.pool
+        if pool is None:
+            super().connect()
+            return
+        self.check_settings()
+        self.in_atomic_block = False
+        self.savepoint_ids = []
+        self.atomic_blocks = []
+        self.needs_rollback = False
+        settings = self.settings_dict
+        self.health_check_enabled = settings["CONN_HEALTH_CHECKS"]
+        max_age = settings["CONN_MAX_AGE"]
+        self.close_at = None if max_age is None else time.monotonic() + max_age
+        self.closed_in_transaction = False
+        self.errors_occurred = False
+        self.health_check_done = True
+        self.connection = self.get_new_connection({})
+        if settings["AUTOCOMMIT"] and not self.run_commit_hooks_on_set_autocommit_on:
+            self.autocommit = True  # it is lent so
+        else:
+            self.set_autocommit(settings["AUTOCOMMIT"])
+        self.init_connection_state()
+        self._announce(pool)
+        self.run_on_commit = []
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """The driver's connection, borrowed. *conn_params* matter only to an unpooled wrapper."""
+        pool = self.pool
+        if pool is None:
+            return super().get_new_connection(conn_params)
+        self._give_back()  # if somebody has taken `connection` away without close()
+        lease = pool.checkout()
+        self._lease, self._lender = lease, pool
+        return lease.connection
+
+    def init_connection_state(self) -> None:
+        """Nothing but Django's check of the server's version: the session is as it should be."""
+        if self._lease is None:
+            super().init_connection_state()
+        elif self.alias not in RAN_DB_VERSION_CHECK:
+            BaseDatabaseWrapper.init_connection_state(self)
+
+    def _announce(self, pool: Pool) -> None:
+        """Send connection_created; only for new server sessions, if the option says so."""
+        lease = self._lease
+        if pool.options.connection_created == "session" and lease is not None:
+            if lease.entry.announced:
+                return
+            lease.entry.announced = True
+        connection_created.send(sender=self.__class__, connection=self)
+
+    def _set_autocommit(self, autocommit: bool) -> None:
+        if self.connection.autocommit != autocommit:
+            super()._set_autocommit(autocommit)
+
+    def _close(self) -> None:
+        lease = self._lease
+        if lease is None:
+            super()._close()
+            return
+        replaced = self.connection is not lease.connection
+        self._give_back()
+        if replaced:
+            with self.wrap_database_errors:
+                self.connection.close()
+        self.connection = None
+
+    def _give_back(self) -> None:
+        lease, lender = self._lease, self._lender
+        self._lease = self._lender = None
+        if lease is not None and lender is not None:
+            lender.checkin(lease)
+
+    def close_if_health_check_failed(self) -> None:
+        """The pool has looked at the connection when it was borrowed."""
+        if self._lease is None:
+            super().close_if_health_check_failed()
+
+    def close_if_unusable_or_obsolete(self) -> None:
+        """Give the connection back at the end of a request, if CONN_MAX_AGE does not keep it.
+
+        Without the stock backend's round trip after an error: the pool looks at what it gets back.
+        """
+        if (
+            self._lease is not None
+            and self.connection is not None
+            and self.close_at is not None
+            and time.monotonic() >= self.close_at
+        ):
+            self.health_check_done = False
+            self.close()
+        else:
+            super().close_if_unusable_or_obsolete()
+
+    def ensure_timezone(self) -> bool:
+        """Set the time zone on what is borrowed now; the next comes from another pool."""
+        if self.connection is None:
+            return False
+        changed = bool(self._configure_timezone(self.connection))
+        if changed and self._lease is not None and self._lender is not None:
+            self._lender.evict(self._lease)  # it is not what its pool lends any more
+        return changed
+
+    def close_pool(self) -> None:
+        """Close every pool of this process for this database, so that it can be copied or dropped.
+
+        Blocks until connects under way have ended, 5 s at the longest. What is borrowed is closed
+        when it is given back. The next connect makes a new pool.
+        """
+        self._pool = self._identity = None
+        REGISTRY.close(self.settings_dict)
+
+    def _find_pool(self) -> Pool | None:
+        """The pool for the settings as they are now; the long way."""
+        self._pool = self._identity = None
+        if not is_pooled(self.alias, self.settings_dict):
+            return None
+        identity = Identity.of(self.settings_dict, self.timezone_name)
+        options = self._parse_options()
+        name = options.name or self.alias
+        configured = connections.settings.get(self.alias) is self.settings_dict
+        pool = REGISTRY.get(
+            name,
+            identity,
+            partial(self._make_pool, name, identity, options),
+            alias=self.alias if configured else None,
+        )
+        self._pool, self._identity = pool, identity
+        return pool
+
+    def _parse_options(self) -> PoolOptions:
+        try:
+            return PoolOptions.parse(self.settings_dict["OPTIONS"].get("pool"))
+        except OptionsError as error:
+            raise ImproperlyConfigured(
+                f"DATABASES[{self.alias!r}]['OPTIONS']['pool']: {error}"
+            ) from error
+
+    def _make_pool(self, name: str, identity: Identity, options: PoolOptions) -> Pool:
+        sessions = Sessions(self.__class__, self.alias, identity, self.timezone)
+        return Pool(name, partial(sessions.open, options.timeout), DRIVER, options)
