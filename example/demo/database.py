@@ -9,7 +9,7 @@ import psycopg
 
 from devtools.postgres import PostgresServer
 from example.demo.facts import DemoError
-from example.demo.interrupts import uninterrupted
+from example.demo.interrupts import check, uninterrupted
 from example.demo.process import Process
 
 TEMPLATE = "shop"
@@ -110,6 +110,7 @@ class Watch:
         """The most connections at once until *process* ends; DemoError if it takes *seconds*."""
         peak, deadline = 0, time.monotonic() + seconds
         while process.exit_code is None:
+            check()
             if time.monotonic() > deadline:
                 raise DemoError(f"The load did not end within {seconds:.0f} s.\n{process.tail()}")
             peak = max(peak, self.connections(database))

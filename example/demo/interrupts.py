@@ -6,10 +6,20 @@ from collections.abc import Iterator
 from types import FrameType
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_interrupted = False
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    global _interrupted
+    _interrupted = True
     raise KeyboardInterrupt
+
+
+def check() -> None:
+    """Raise KeyboardInterrupt if there was one. Loops that wait call this, because Python drops
+    an exception that is raised in a destructor or a hook; then nothing would ever end them."""
+    if _interrupted:
+        raise KeyboardInterrupt
 
 
 def end_on_signals() -> None:

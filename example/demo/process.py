@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from example.demo.interrupts import listen_again
+from example.demo.interrupts import listen_again, uninterrupted
 
 ROOT = Path(__file__).resolve().parents[2]
 TAIL_LINES = 25
@@ -30,8 +30,15 @@ class Process:
         output: Path | None = None,
         pass_fds: Sequence[int] = (),
     ) -> None:
-        """Run `python *arguments*`; standard output goes to the log unless *output* is given."""
-        with self.log.open("ab") as log, (output or self.log).open("ab") as out:
+        """Run `python *arguments*`; standard output goes to the log unless *output* is given.
+
+        Uninterrupted: an interrupt within the fork is dropped by Python, or loses the child.
+        """
+        with (
+            uninterrupted(),
+            self.log.open("ab") as log,
+            (output or self.log).open("ab") as out,
+        ):
             self._popen = subprocess.Popen(
                 [sys.executable, *arguments],
                 cwd=ROOT,

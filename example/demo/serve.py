@@ -8,7 +8,7 @@ from pathlib import Path
 
 from example.demo.database import TEMPLATE, Database
 from example.demo.facts import DemoError
-from example.demo.interrupts import uninterrupted
+from example.demo.interrupts import check, uninterrupted
 from example.demo.site import Site
 from example.variants import Variant
 
@@ -34,6 +34,7 @@ def serve(
     say(f"Its staff pages:  {site.url}admin/  as {ADMIN!r} with the password {password!r}")
     say("Ctrl-C ends it and removes its database.")
     while site.process.exit_code is None:
+        check()
         time.sleep(0.5)
     raise DemoError(f"gunicorn ended.\n{site.process.tail()}")
 

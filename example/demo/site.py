@@ -1,13 +1,14 @@
 """The shop served by gunicorn with one variant's settings; lives from start() to stop()."""
 
 import http.client
+import os
 import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from example.demo.facts import DemoError
-from example.demo.interrupts import uninterrupted
+from example.demo.interrupts import check, uninterrupted
 from example.demo.process import Process
 from example.variants import Variant
 
@@ -50,6 +51,7 @@ class Site:
         while not (status := self._front_page()):
             if self.process.exit_code is not None or time.monotonic() > deadline:
                 raise DemoError(f"gunicorn does not serve the site.\n{self.process.tail()}")
+            check()
             time.sleep(0.1)
         if status != 200:
             raise DemoError(f"The site answers with {status}.\n{self.process.tail()}")
@@ -71,6 +73,6 @@ def _listen(port: int) -> socket.socket:
         return socket.create_server((HOST, port), backlog=512)
     except OSError as error:
         raise DemoError(
-            f"Port {port} of {HOST} cannot be used: {error.strerror}. "
+            f"Port {port} of {HOST} cannot be used: {os.strerror(error.errno or 0)}. "
             "Choose another with PORT=..., or none for a free one."
         ) from None
