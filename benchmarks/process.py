@@ -76,7 +76,7 @@ class PeerProcess:
             self.stop()
             raise
 
-    def ask(self, task: str, limit_s: float = TASK_LIMIT_S, **args: Any) -> Any:
+    def ask(self, task: str, limit_s: float = TASK_LIMIT_S, /, **args: Any) -> Any:
         """Have *task* of benchmarks.tasks carried out; PeerError if it fails, Stalled if late."""
         return self._exchange({"task": task, "args": args}, limit_s)
 
