@@ -9,6 +9,7 @@ import importlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from django_psycopg_pooled.errors import OptionsError
@@ -176,13 +177,15 @@ class PoolOptions:
             return math.inf
         return self.max_lifetime * (1.0 - self.max_lifetime_jitter * share)
 
+    @cached_property
     def idle_limit(self) -> float:
         """Seconds that a connection above min_size may be idle; inf for ever."""
         return self.max_idle or math.inf
 
+    @cached_property
     def fresh_for(self) -> float:
         """Seconds after its use for which a connection is lent after a look at its socket alone."""
-        return 0.0 if self.check else min(self.check_idle, self.idle_limit())
+        return 0.0 if self.check else min(self.check_idle, self.idle_limit)
 
 
 def table() -> list[tuple[str, Any, Spec]]:

@@ -19,6 +19,8 @@ from django_psycopg_pooled.options import PoolOptions
 from django_psycopg_pooled.pool.entry import Lease
 from django_psycopg_pooled.pool.pool import Pool
 
+BORROW: dict[str, Any] = {}  # what connect() passes for parameters that a loan does not need
+
 
 class PooledWrapper(StockWrapper):
     """Mixed in before a PostgreSQL DatabaseWrapper, gives it a pool; lives as long as its thread.
@@ -74,7 +76,7 @@ class PooledWrapper(StockWrapper):
         self.closed_in_transaction = False
         self.errors_occurred = False
         self.health_check_done = True
-        self.connection = self.get_new_connection({})
+        self.connection = self.get_new_connection(BORROW)
         if settings["AUTOCOMMIT"] and not self.run_commit_hooks_on_set_autocommit_on:
             self.autocommit = True  # it is lent so
         else:
@@ -85,7 +87,8 @@ class PooledWrapper(StockWrapper):
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """The driver's connection, borrowed. *conn_params* matter only to an unpooled wrapper."""
-        pool = self.pool
+        # connect() has just looked the pool up.
+        pool = self._pool if conn_params is BORROW else self.pool
         if pool is None:
             return super().get_new_connection(conn_params)
         self._give_back()  # if somebody has taken `connection` away without close()
@@ -133,7 +136,7 @@ class PooledWrapper(StockWrapper):
 
     def close_if_health_check_failed(self) -> None:
         """The pool has looked at the connection when it was borrowed."""
-        if self._lease is None:
+        if self._lease is None and self.connection is not None:
             super().close_if_health_check_failed()
 
     def close_if_unusable_or_obsolete(self) -> None:

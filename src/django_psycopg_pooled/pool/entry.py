@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from django_psycopg_pooled.drivers.protocol import Watch
-from django_psycopg_pooled.pool.states import MOVES, IllegalMove, State
+from django_psycopg_pooled.pool.states import IllegalMove, State
 
 
 class Entry:
@@ -50,7 +50,7 @@ class Entry:
 
     def move(self, state: State) -> None:
         """Change the state. Under the pool's lock. Raises IllegalMove: a defect of ours."""
-        if state not in MOVES[self.state]:
+        if not self.state.next_bits & state.bit:
             raise IllegalMove(f"connection {self.number}: {self.state.name} to {state.name}")
         self.state = state
 

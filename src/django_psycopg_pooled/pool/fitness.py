@@ -84,7 +84,7 @@ class Fitness:
         finally:
             with core.lock:
                 if alive and not core.ledger.closed:
-                    entry.fresh_until = entry.proven_at + core.options.fresh_for()
+                    entry.fresh_until = entry.proven_at + core.options.fresh_for
                     core.ledger.give(entry, core.clock.monotonic())
                 else:
                     alive = False
@@ -97,7 +97,7 @@ class Fitness:
         # Its loan began just now: `since` is no help, but it was proven when it was given back.
         options = self._core.options
         surplus = self._core.ledger.size > options.min_size
-        return surplus and now - entry.proven_at >= options.idle_limit()
+        return surplus and now - entry.proven_at >= options.idle_limit
 
     def _hears_life(self, entry: Entry) -> bool:
         """Read what the server sent while nobody listened: False if it was the end."""

@@ -66,7 +66,7 @@ class Housekeeper:
         above = ledger.size - options.max_size
         expired: list[Entry] = []
         for entry in ledger.idle:
-            idled = now - entry.since >= options.idle_limit()
+            idled = now - entry.since >= options.idle_limit
             if now >= entry.retire_at or above > len(expired) or (idled and surplus > len(expired)):
                 expired.append(entry)
         return expired
@@ -76,7 +76,7 @@ class Housekeeper:
         ledger, options = self._core.ledger, self._core.options
         due = min(entry.retire_at for entry in ledger.idle)
         if ledger.size > options.min_size:
-            due = min(due, ledger.idle[0].since + options.idle_limit())
+            due = min(due, ledger.idle[0].since + options.idle_limit)
         if options.keepalive:
             due = min(due, min(e.proven_at for e in ledger.idle) + options.keepalive)
         return due

@@ -184,7 +184,7 @@ class Opener:
             if late:
                 entry.move(State.CLOSING)
             else:
-                entry.fresh_until = entry.opened_at + core.options.fresh_for()
+                entry.fresh_until = entry.opened_at + core.options.fresh_for
                 core.ledger.give(entry, entry.opened_at)
             core.notify()
         if late:

@@ -28,20 +28,22 @@ class Returns:
     def take_back_locked(self, lease: Lease, now: float) -> bool:
         """End the loan; False if its connection is to be closed, and is CLOSING already."""
         core, entry = self._core, lease.entry
+        ledger, options = core.ledger, core.options
         if entry.lease is not lease:
             return True  # two threads gave the same loan back, and the other one was first
-        core.ledger.end(lease)
+        ledger.end(lease)
         used = now - lease.lent_at
         core.counters.usage_s += used
         core.demand.saw_loan(used)
         entry.since = entry.proven_at = now
-        if core.ledger.paused:
+        if ledger.paused:
             core.notify()
-        if now >= entry.retire_at or core.ledger.closed or core.ledger.size > core.options.max_size:
+        if now >= entry.retire_at or ledger.closed or len(ledger.entries) > options.max_size:
             entry.move(State.CLOSING)
             return False
-        entry.fresh_until = min(now + core.options.fresh_for(), entry.retire_at)
-        core.ledger.give(entry, now)
+        fresh_until = now + options.fresh_for
+        entry.fresh_until = fresh_until if fresh_until < entry.retire_at else entry.retire_at
+        ledger.give(entry, now)
         return True
 
     def follow_up(self, lease: Lease, now: float, *, kept: bool) -> None:

@@ -13,6 +13,10 @@ class State(Enum):
     CLOSING = "closing"
     CLOSED = "closed"  # also: inherited over fork(), and so not ours to use
 
+    # The table below as bits: an Enum's own hash costs more than the rest of a checkout's books.
+    bit: int
+    next_bits: int
+
 
 MOVES: dict[State, frozenset[State]] = {
     State.OPENING: frozenset({State.IDLE, State.LENT, State.CLOSING, State.CLOSED}),
@@ -23,6 +27,11 @@ MOVES: dict[State, frozenset[State]] = {
     State.CLOSING: frozenset({State.CLOSED}),
     State.CLOSED: frozenset(),
 }
+
+for _number, _state in enumerate(State):
+    _state.bit = 1 << _number
+for _state, _next in MOVES.items():
+    _state.next_bits = sum(state.bit for state in _next)
 
 
 class IllegalMove(AssertionError):
