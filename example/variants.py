@@ -22,7 +22,8 @@ class Variant:
 VARIANTS = (
     Variant("stock", "Django, a connection per request", STOCK),
     Variant("persistent", "Django, CONN_MAX_AGE=600", STOCK, conn_max_age=600),
-    Variant("stock-pool", 'Django, OPTIONS["pool"]=True', STOCK, options={"pool": True}),
+    Variant("stock-pool", "Django, OPTIONS pool=True", STOCK, options={"pool": True}),
+    Variant("pooled", "django-psycopg-pooled", OURS),
 )
 
 

@@ -15,7 +15,7 @@ class Plan:
     """How long and how hard the site is driven."""
 
     seconds: float = 10.0  # measured per variant, over all rounds
-    rounds: int = 5
+    rounds: int = 8
     warm_up: float = 2.0  # seconds per variant, before the first round
     lead_in: float = 0.3  # seconds of each round that do not count
     clients: int = 16

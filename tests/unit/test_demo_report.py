@@ -20,16 +20,31 @@ def test_the_table_has_a_line_of_at_most_100_columns_for_each_variant() -> None:
 
 
 def test_a_difference_counts_only_when_every_round_shows_it() -> None:
-    assert report.compare(row("a", 200, 210), row("b", 100, 100)) == pytest.approx(2.05)
-    assert report.compare(row("a", 200, 90), row("b", 100, 100)) is None
+    slow = row("b", 100, 100, 100, 100, 100, 100)
+    assert report.compare(row("a", 200, 210, 200, 210, 200, 210), slow) == pytest.approx(2.05)
+    assert report.compare(row("a", 200, 210, 200, 210, 200, 90), slow) is None
 
 
 def test_a_small_difference_is_none_even_if_every_round_shows_it() -> None:
-    assert report.compare(row("a", 101, 102), row("b", 100, 100)) is None
+    slow = row("b", 100, 100, 100, 100, 100, 100)
+    assert report.compare(row("a", 101, 102, 101, 102, 101, 102), slow) is None
+
+
+def test_a_few_rounds_tell_no_difference() -> None:
+    assert report.compare(row("a", 200, 200), row("b", 100, 100)) is None
+    [sentence] = report.meaning([row("b", 100), row("a", 200)])
+    assert sentence.startswith("Fewer than 6 rounds")
 
 
 def test_rounds_without_an_answer_are_not_compared() -> None:
-    assert report.compare(row("a", 100), row("b", 0)) is None
+    assert report.compare(row("a", *[100] * 6), row("b", *[0] * 6)) is None
+
+
+def test_what_the_numbers_mean_names_the_other_variants() -> None:
+    rows = [row("slow", *[50] * 6), row("equal", *[100] * 6), row("last", *[100] * 6)]
+    assert report.meaning(rows) == [
+        'Requests/s of last: 2.00 x "slow"; no difference (the rounds disagree) from "equal".'
+    ]
 
 
 def test_percentiles_are_values_that_were_measured() -> None:
