@@ -1,28 +1,12 @@
 """The few figures that a table is made of."""
 
-import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 
 def percentile(values: Sequence[float], share: float) -> float:
     """The smallest of *values* that at least *share* (0.0 to 1.0) of them do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, min(len(ordered) - 1, round(share * len(ordered)) - 1))]
-
-
-@dataclass(frozen=True)
-class Spread:
-    """What the rounds of one run gave: the figure, and how far to trust it."""
-
-    median: float
-    least: float
-    most: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
-        """The spread of at least one value."""
-        return cls(statistics.median(values), min(values), max(values))
 
 
 def ratio(ours: float | None, theirs: float | None) -> float | None:
