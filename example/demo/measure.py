@@ -50,15 +50,20 @@ class Comparison:
 
     def serve(self, variants: Sequence[Variant], stack: contextlib.ExitStack) -> None:
         """Start a site for each, on its own copy of the shop."""
+        stack.callback(self._stop)
         for variant in variants:
             site = Site(variant, self._database.copy(variant.key), self._folder)
-            environ = self._database.environ(site.database)
-            with uninterrupted():
-                stack.callback(site.stop)
-                site.start({**environ, "SHOP_CARRIER_MS": str(self.plan.carrier_ms)})
             self.contenders.append(Contender(site))
+            environ = self._database.environ(site.database)
+            site.start({**environ, "SHOP_CARRIER_MS": str(self.plan.carrier_ms)})
         for contender in self.contenders:
             contender.site.wait_until_ready()
+
+    def _stop(self) -> None:
+        for contender in self.contenders:
+            contender.site.process.ask_to_end()
+        for contender in self.contenders:
+            contender.site.stop()
 
     def run(self) -> list[Row]:
         """Warm up, drive all rounds, check the books; a row for each variant."""

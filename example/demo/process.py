@@ -64,13 +64,17 @@ class Process:
             self._popen.wait(seconds)
         return self._popen.returncode is not None
 
+    def ask_to_end(self) -> None:
+        """Tell it to end, if it runs; does not wait."""
+        if self._popen is not None and self._popen.poll() is None:
+            self._popen.terminate()
+
     def stop(self, seconds: float = 10.0) -> None:
         """End it and its children: asked first, killed after *seconds*."""
         if self._popen is None:
             return
-        if self._popen.poll() is None:
-            self._popen.terminate()
-            self.wait(seconds)
+        self.ask_to_end()
+        self.wait(seconds)
         # The session may outlive its leader.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._popen.pid, signal.SIGKILL)
