@@ -184,8 +184,9 @@ class Opener:
             if late:
                 entry.move(State.CLOSING)
             else:
-                entry.fresh_until = entry.opened_at + core.options.fresh_for
-                core.ledger.give(entry, entry.opened_at)
+                # Who waits for it gets it unchecked: it is new.
+                if not core.ledger.give(entry, entry.opened_at):
+                    entry.fresh_until = entry.opened_at + core.options.fresh_for
             core.notify()
         if late:
             core.close_entries([entry])

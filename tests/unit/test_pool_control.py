@@ -1,0 +1,147 @@
+"""What an operator does to a running pool."""
+
+import pytest
+
+from django_psycopg_pooled.errors import OptionsError, PoolTimeout
+from tests.unit.scripted_pool import ScriptedPool, audit
+
+
+def test_a_smaller_max_size_closes_idle_ones_now_and_lent_ones_on_their_return() -> None:
+    scripted = ScriptedPool(max_size=5)
+    scripted.warm(5)
+    leases = [scripted.pool.checkout() for _ in range(3)]
+    scripted.pool.configure(max_size=2)
+    assert scripted.counts() == {"lent": 3}
+    for lease in leases:
+        scripted.pool.checkin(lease)
+    assert scripted.counts() == {"idle": 2}
+    audit(scripted.pool)
+
+
+def test_a_larger_max_size_lets_the_next_request_connect() -> None:
+    scripted = ScriptedPool(max_size=1)
+    scripted.pool.checkout()
+    scripted.at(1, lambda: scripted.pool.configure(max_size=2))
+    assert scripted.pool.checkout().connection.number == 2
+
+
+def test_a_larger_min_size_is_filled_at_once() -> None:
+    scripted = ScriptedPool()
+    scripted.warm(1)
+    scripted.pool.resize(3, 8)
+    scripted.clock.advance(0.001)
+    assert scripted.counts() == {"idle": 3}
+    assert (scripted.pool.options.min_size, scripted.pool.options.max_size) == (3, 8)
+
+
+def test_resize_with_one_size_fixes_it() -> None:
+    scripted = ScriptedPool()
+    scripted.pool.resize(4)
+    assert (scripted.pool.options.min_size, scripted.pool.options.max_size) == (4, 4)
+
+
+def test_a_refused_change_changes_nothing() -> None:
+    scripted = ScriptedPool()
+    before = scripted.pool.options
+    with pytest.raises(OptionsError) as caught:
+        scripted.pool.configure(max_size=20, timeout=-1, num_workers=1, max_sise=3)
+    assert scripted.pool.options is before
+    assert len(caught.value.problems) == 3
+
+
+def test_a_shorter_idle_limit_holds_for_those_that_are_idle_now() -> None:
+    scripted = ScriptedPool(max_idle=600)
+    scripted.warm(2)
+    scripted.clock.advance(10)
+    scripted.pool.configure(max_idle=30)
+    scripted.clock.advance(15)
+    assert scripted.counts() == {"idle": 2}
+    scripted.clock.advance(6)
+    assert scripted.counts() == {}
+
+
+def test_drain_replaces_idle_ones_now_and_lent_ones_on_their_return() -> None:
+    scripted = ScriptedPool(min_size=1)
+    scripted.warm(2)
+    lease = scripted.pool.checkout()
+    scripted.pool.drain()
+    assert scripted.driver.opened[0].closed
+    assert not lease.connection.closed
+    scripted.pool.checkin(lease)
+    assert lease.connection.closed
+    scripted.clock.advance(0.001)
+    assert scripted.pool.checkout().connection.number == 3
+
+
+def test_a_paused_pool_lends_nothing_and_resume_serves_who_waited() -> None:
+    scripted = ScriptedPool()
+    scripted.warm(2)
+    assert scripted.pool.pause()
+    with pytest.raises(PoolTimeout, match=r"The pool is paused\."):
+        scripted.pool.checkout(timeout=5)
+    scripted.at(2, scripted.pool.resume)
+    before = scripted.clock.now
+    assert scripted.pool.checkout().connection.number == 2
+    assert scripted.clock.now - before == pytest.approx(2)
+    audit(scripted.pool)
+
+
+def test_pause_waits_for_what_is_lent() -> None:
+    scripted = ScriptedPool()
+    lease = scripted.pool.checkout()
+    assert not scripted.pool.pause()
+    assert not scripted.pool.pause(timeout=1)
+    scripted.at(2, lambda: scripted.pool.checkin(lease))
+    assert scripted.pool.pause(timeout=5)
+    assert scripted.pool._core.signals == []
+
+
+def test_check_drops_the_dead_and_keeps_the_order_of_the_others() -> None:
+    scripted = ScriptedPool()
+    scripted.warm(4)
+    scripted.driver.opened[1].unanswered = True
+    scripted.driver.opened[2].dead = True
+    assert scripted.pool.check() == 1  # the other one was seen to be dead by a look at its socket
+    assert [e.number for e in scripted.pool._core.ledger.idle] == [1, 4]
+    audit(scripted.pool)
+
+
+def test_stats_have_psycopg_pools_keys_and_pop_starts_the_sums_anew() -> None:
+    scripted = ScriptedPool(min_size=1, max_size=4)
+    lease = scripted.pool.checkout()
+    scripted.clock.advance(2.5)
+    scripted.pool.checkin(lease)
+    stats = scripted.pool.pop_stats()
+    assert stats == {
+        "pool_min": 1,
+        "pool_max": 4,
+        "pool_size": 1,
+        "pool_available": 1,
+        "requests_waiting": 0,
+        "requests_num": 1,
+        "requests_queued": 1,
+        "requests_wait_ms": 0,
+        "requests_errors": 0,
+        "usage_ms": 2500,
+        "returns_bad": 0,
+        "connections_num": 1,
+        "connections_ms": 0,
+        "connections_errors": 0,
+        "connections_lost": 0,
+    }
+    assert scripted.pool.get_stats()["requests_num"] == 0
+    assert scripted.pool.get_stats()["pool_size"] == 1
+
+
+def test_as_table_shows_each_connection_and_who_has_it() -> None:
+    scripted = ScriptedPool()
+    scripted.warm(2)
+    scripted.clock.advance(200)
+    scripted.pool.checkout()
+    assert scripted.pool.as_table() == (
+        "Pool 'shop': 1 lent, 1 idle, 0 opening of 10; 0 waiting\n"
+        "\n"
+        "#  state  server pid  for    age    uses  thread\n"
+        "1  idle        10001  3 min  3 min     1\n"
+        "2  lent        10002  0.0 s  3 min     2  MainThread"
+    )

@@ -1,0 +1,105 @@
+"""What happens to idle connections while time passes, with threads and without."""
+
+import pytest
+
+from tests.unit.scripted_pool import ScriptedPool, audit
+
+
+def test_idle_connections_above_min_size_are_closed_oldest_first() -> None:
+    scripted = ScriptedPool(min_size=1, max_idle=600)
+    scripted.warm(3)
+    scripted.clock.advance(599)
+    assert scripted.counts() == {"idle": 3}
+    scripted.clock.advance(2)
+    assert scripted.counts() == {"idle": 1}
+    assert [c.number for c in scripted.driver.opened if not c.closed] == [3]
+
+
+def test_one_that_is_used_now_and_then_stays_while_the_others_go() -> None:
+    scripted = ScriptedPool(max_idle=600)
+    scripted.warm(3)
+    for _ in range(20):
+        scripted.clock.advance(100)
+        scripted.warm(1)
+    assert scripted.counts() == {"idle": 1}
+
+
+def test_old_connections_are_closed_while_idle_and_min_size_is_filled_again() -> None:
+    scripted = ScriptedPool(min_size=2, max_lifetime=3600)
+    scripted.warm(2)
+    scripted.clock.advance(3700)
+    assert scripted.counts() == {"idle": 2}
+    assert [c.number for c in scripted.driver.opened if not c.closed] == [3, 4]
+
+
+def test_lifetimes_are_spread_by_the_jitter() -> None:
+    scripted = ScriptedPool(max_size=50, max_lifetime=1000, max_lifetime_jitter=0.2)
+    scripted.warm(50)
+    ages = [e.retire_at - e.opened_at for e in scripted.pool._core.ledger.entries]
+    assert 800 <= min(ages) < 850
+    assert 950 < max(ages) <= 1000
+
+
+def test_keepalive_checks_idle_connections_and_does_not_make_them_younger() -> None:
+    scripted = ScriptedPool(min_size=0, keepalive=120, max_idle=600, check_idle=30)
+    scripted.warm(2)
+    scripted.clock.advance(590)
+    assert 2 * 4 <= scripted.driver.count("check") <= 2 * 5
+    assert scripted.counts() == {"idle": 2}
+    scripted.clock.advance(20)
+    assert scripted.counts() == {}
+
+
+def test_keepalive_finds_the_dead_before_a_request_does() -> None:
+    scripted = ScriptedPool(min_size=1, keepalive=120)
+    scripted.warm(1)
+    scripted.driver.opened[0].unanswered = True
+    scripted.clock.advance(121)
+    assert scripted.driver.opened[0].closed
+    scripted.clock.advance(1)
+    assert scripted.pool.checkout().connection.number == 2
+
+
+def test_an_idle_pool_of_min_size_without_duties_wakes_for_lifetimes_only() -> None:
+    scripted = ScriptedPool(min_size=1, max_lifetime=3600)
+    scripted.warm(1)
+    runs: list[float] = []
+    original = scripted.pool._housekeeper.run
+    scripted.runtime._timers = [
+        (when, number, lambda: (runs.append(scripted.clock.now), original()) and None)
+        for when, number, _ in scripted.runtime._timers
+    ]
+    scripted.clock.advance(3000)
+    assert runs == []
+
+
+def test_without_threads_the_housekeeping_happens_at_checkin() -> None:
+    scripted = ScriptedPool(max_idle=60, num_workers=0)
+    scripted.warm(3)
+    scripted.clock.advance(61)
+    assert scripted.counts() == {"idle": 3}, "nobody is there to do it"
+    scripted.warm(1)
+    assert len(scripted.counts()) == 1
+    assert scripted.pool.snapshot().size == 1
+    audit(scripted.pool)
+
+
+def test_without_threads_wait_opens_min_size_in_the_callers_thread() -> None:
+    scripted = ScriptedPool(min_size=3, num_workers=0)
+    scripted.pool.wait()
+    assert scripted.counts() == {"idle": 3}
+
+
+def test_a_housekeeping_that_fails_comes_again(caplog: pytest.LogCaptureFixture) -> None:
+    scripted = ScriptedPool(max_idle=60)
+    scripted.warm(1)
+
+    def broken() -> None:
+        raise RuntimeError("a defect")
+
+    scripted.pool._housekeeper.retire = broken  # type: ignore[method-assign]
+    scripted.clock.advance(61)
+    assert "housekeeping failed" in caplog.text
+    del scripted.pool._housekeeper.retire  # type: ignore[misc]
+    scripted.clock.advance(1)
+    assert scripted.counts() == {}
