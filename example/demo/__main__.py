@@ -1,4 +1,4 @@
-"""python -m example.demo: see cli.py. An interrupt while Python still imports it ends quietly too."""
+"""python -m example.demo: see cli.py. An interrupt during the imports ends quietly, too."""
 
 import sys
 
