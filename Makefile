@@ -21,3 +21,12 @@ demo: $(VENV)/.ready-demo
 $(VENV)/.ready-demo: $(READY)
 	$(BIN)/python -m pip install -q --group demo
 	touch $@
+
+# Django's own tests with our backend, by PYTHON; failures that stock Django has too do not count.
+# LABELS is ci (default), core, all or labels of Django's runtests.py; see also --help.
+#   make django-tests LABELS='backends schema' DJANGO_VERSION=5.2.19 DRIVER=psycopg2
+LABELS ?= ci
+DRIVER ?= psycopg
+.PHONY: django-tests
+django-tests:
+	@$(PYTHON) -m devtools.django_suite --labels '$(LABELS)' --driver '$(DRIVER)' --django '$(DJANGO_VERSION)' --options '$(OPTIONS)' $(if $(STOCK),--stock)
