@@ -135,9 +135,11 @@ class PooledWrapper(StockWrapper):
             lender.checkin(lease)
 
     def close_if_health_check_failed(self) -> None:
-        """The pool has looked at the connection when it was borrowed."""
-        if self._lease is None and self.connection is not None:
-            super().close_if_health_check_failed()
+        """Ask the server, if CONN_HEALTH_CHECKS say so and CONN_MAX_AGE kept the connection.
+
+        Not stock's, which leaves all checks to the pool: that has not seen a kept connection since.
+        """
+        BaseDatabaseWrapper.close_if_health_check_failed(self)
 
     def close_if_unusable_or_obsolete(self) -> None:
         """Give the connection back at the end of a request, if CONN_MAX_AGE does not keep it.
