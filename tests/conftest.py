@@ -1,0 +1,76 @@
+"""One Django for the whole run, one server for those who need it, and pools that are looked after.
+
+The server starts when a test first asks for it: the tests in tests/unit never do.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import django
+import pytest
+from django.conf import settings
+
+from devtools.postgres import PostgresServer
+
+pytest.register_assert_rewrite("tests.server.support", "tests.server.databases")
+
+from tests.server.databases import Databases, looked_after  # noqa: E402
+from tests.server.support import DATABASE, DEBIAN_BIN, ENGINE, require  # noqa: E402
+
+settings.configure(
+    # Each test makes the aliases that it needs; this one is only there because Django wants it.
+    DATABASES={"default": {"ENGINE": ENGINE, "NAME": "no such database"}},
+    INSTALLED_APPS=[],
+    USE_TZ=True,
+    TIME_ZONE="UTC",
+    SECRET_KEY="only for tests",
+    ALLOWED_HOSTS=["*"],
+    DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+)
+django.setup()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[PostgresServer]:
+    """A server with a database, for all tests of this run."""
+    with PostgresServer() as server:
+        server.create_database(DATABASE)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def debian_server() -> Iterator[PostgresServer]:
+    """Debian's server, which knows TLS and PostGIS; the embedded one does not."""
+    require(
+        DEBIAN_BIN.is_dir(),
+        f"{DEBIAN_BIN} is missing: 'apt-get install postgresql-15' brings a server with TLS.",
+    )
+    with PostgresServer(bin_dir=DEBIAN_BIN, system_user="postgres") as server:
+        server.create_database(DATABASE)
+        yield server
+
+
+@pytest.fixture
+def databases(server: PostgresServer) -> Iterator[Databases]:
+    """Aliases on the shared server. After the test nothing may be lent, and nothing be lost."""
+    yield from looked_after(Databases(server))
+
+
+@pytest.fixture
+def debian_databases(debian_server: PostgresServer) -> Iterator[Databases]:
+    """Aliases on Debian's server."""
+    yield from looked_after(Databases(debian_server))
+
+
+@pytest.fixture
+def script_folder(tmp_path: Path) -> Callable[[dict[str, str]], Path]:
+    """Writes files by their relative paths into a new folder, and returns it."""
+
+    def write(files: dict[str, str]) -> Path:
+        for name, text in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return tmp_path
+
+    return write
