@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from django.db import close_old_connections
+from django.db import close_old_connections, transaction
 
 from benchmarks.tasks.operation import query
 
@@ -46,8 +46,10 @@ def warm(connections: int) -> None:
 
     def hold() -> None:
         try:
-            query()
-            all_have_one.wait(PATIENCE_S)
+            # In a transaction, because a peer may take its connection back after each statement.
+            with transaction.atomic():
+                query()
+                all_have_one.wait(PATIENCE_S)
             close_old_connections()  # as at a request's end
             done.put(None)
         except Exception as error:

@@ -25,8 +25,10 @@ def warm(connections: int) -> None:
 
     def hold(start: Start) -> None:
         start()
-        query()
-        all_have_one.wait(PATIENCE_S)
+        # In a transaction, because a peer may take its connection back after each statement.
+        with transaction.atomic():
+            query()
+            all_have_one.wait(PATIENCE_S)
         let_go()
 
     together(connections, hold)
