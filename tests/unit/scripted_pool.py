@@ -23,7 +23,11 @@ class ScriptedPool:
 
     def at(self, seconds: float, action: Callable[[], object]) -> None:
         """Let *action* happen in so many seconds from now, as if another thread did it."""
-        self.runtime.call_at(self.clock.now + seconds, lambda: action() and None)
+
+        def act() -> None:
+            action()
+
+        self.runtime.call_at(self.clock.now + seconds, act)
 
     def warm(self, count: int) -> None:
         """Open *count* connections and leave them idle, the first one deepest in the stack."""

@@ -1,0 +1,108 @@
+"""The threads of a pool: there when needed, gone when not."""
+
+import threading
+import time
+
+import pytest
+
+from django_psycopg_pooled.clock import SYSTEM_CLOCK
+from django_psycopg_pooled.runtime import threads
+from django_psycopg_pooled.runtime.threads import ThreadRuntime
+
+
+@pytest.fixture(autouse=True)
+def _linger_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "LINGER_S", 0.05)
+
+
+def _threads() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name == "pool-test"]
+
+
+def _all_end() -> bool:
+    for thread in _threads():
+        thread.join(5)
+    return not _threads()
+
+
+def test_tasks_submitted_together_run_together() -> None:
+    runtime = ThreadRuntime("test", 1, SYSTEM_CLOCK)
+    together = threading.Barrier(8, timeout=5)
+    done = threading.Semaphore(0)
+
+    def task() -> None:
+        together.wait()
+        done.release()
+
+    for _ in range(8):
+        runtime.submit(task)
+    for _ in range(8):
+        assert done.acquire(timeout=5)
+    assert _all_end(), "threads without work stay"
+
+
+def test_a_thread_serves_task_after_task() -> None:
+    runtime = ThreadRuntime("test", 1, SYSTEM_CLOCK)
+    used: list[int] = []
+    for _ in range(5):
+        done = threading.Event()
+        runtime.submit(lambda done=done: (used.append(threading.get_ident()), done.set()))  # type: ignore[misc]
+        assert done.wait(5)
+        time.sleep(0.005)  # into its rest, which has no sign to wait for
+    assert len(set(used)) == 1
+    assert _all_end()
+
+
+def test_timers_run_at_their_time_in_their_order_and_keep_one_thread() -> None:
+    runtime = ThreadRuntime("test", 3, SYSTEM_CLOCK)
+    began = time.monotonic()
+    ran: list[tuple[str, float]] = []
+    done = threading.Event()
+    runtime.call_at(began + 0.3, lambda: (ran.append(("late", time.monotonic())), done.set()))  # type: ignore[arg-type,return-value]
+    runtime.call_at(began + 0.1, lambda: ran.append(("early", time.monotonic())))
+    assert done.wait(5)
+    assert [name for name, _ in ran] == ["early", "late"]
+    assert ran[0][1] - began >= 0.1
+    assert ran[1][1] - began >= 0.3
+    assert _all_end()
+
+
+def test_a_stopped_runtime_finishes_what_it_has_drops_its_timers_and_ends_its_threads() -> None:
+    runtime = ThreadRuntime("test", 3, SYSTEM_CLOCK)
+    ran: list[str] = []
+    runtime.call_at(time.monotonic() + 60, lambda: ran.append("timer"))
+    assert len(_threads()) == 1
+    runtime.stop()
+    assert _all_end()
+    runtime.submit(lambda: ran.append("after"))
+    runtime.call_at(0.0, lambda: ran.append("timer after"))
+    assert ran == ["after"], "what comes too late runs in the caller's thread, to clean up"
+
+
+def test_without_a_thread_to_be_had_the_work_is_done_in_the_callers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    runtime = ThreadRuntime("test", 3, SYSTEM_CLOCK)
+    ran: list[int] = []
+    runtime.submit(lambda: ran.append(threading.get_ident()))
+    assert ran == [threading.get_ident()]
+
+
+def test_many_threads_submitting_at_once_lose_no_task() -> None:
+    runtime = ThreadRuntime("test", 2, SYSTEM_CLOCK)
+    ran = threading.Semaphore(0)
+    submitters = [
+        threading.Thread(target=lambda: [runtime.submit(ran.release) for _ in range(200)])
+        for _ in range(8)
+    ]
+    for thread in submitters:
+        thread.start()
+    for _ in range(1600):
+        assert ran.acquire(timeout=5)
+    for thread in submitters:
+        thread.join()
+    assert _all_end()
