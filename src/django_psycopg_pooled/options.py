@@ -14,7 +14,7 @@ from typing import Any
 
 from django_psycopg_pooled.errors import OptionsError
 
-Hook = Callable[[Any], None]
+Hook = Callable[[Any], object]
 
 SECONDS = "seconds"
 CONNECTIONS = "connections"

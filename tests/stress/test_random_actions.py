@@ -114,9 +114,13 @@ class Chaos:
             self.pool.get_stats,
             self.pool.as_table,
             lambda: self.pool.configure(max_size=mine.choice([3, 5, 8])),
-            lambda: (self.pool.pause(0.001), self.pool.resume()),
+            self.pause_briefly,
         ]
         mine.choice(verbs)()
+
+    def pause_briefly(self) -> None:
+        self.pool.pause(0.001)
+        self.pool.resume()
 
 
 def _seeds() -> list[int]:

@@ -9,14 +9,14 @@ from example.demo.facts import Load, Round, Row
 
 
 def row(title: str, *rates: int, errors: int = 0) -> Row:
-    turns = (Round(Load(1.0, [10.0] * rate), peak_connections=8, connects=2) for rate in rates)
+    turns = (Round(Load(1.0, [10.0] * rate, rate), 8, connects=2, cpu_s=0.1) for rate in rates)
     return Row(title, tuple(turns), +Counter({"an error": errors}))
 
 
 def test_the_table_has_a_line_of_at_most_100_columns_for_each_variant() -> None:
-    text = report.table([row("x" * 36, 100_000), row("y", 50, errors=3)])
+    text = report.table([row("x" * 28, 100_000), row("y", 50, errors=3)])
     assert max(map(len, text.splitlines())) <= 100
-    assert text.splitlines()[3].split() == ["y", "50", "10.0", "10.0", "8", "2", "3"]
+    assert text.splitlines()[3].split() == ["y", "50", "10.0", "10.0", "2.00", "8", "2", "3"]
 
 
 def test_a_difference_counts_only_when_every_round_shows_it() -> None:

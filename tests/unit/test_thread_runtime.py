@@ -44,9 +44,15 @@ def test_tasks_submitted_together_run_together() -> None:
 def test_a_thread_serves_task_after_task() -> None:
     runtime = ThreadRuntime("test", 1, SYSTEM_CLOCK)
     used: list[int] = []
+    done = threading.Event()
+
+    def task() -> None:
+        used.append(threading.get_ident())
+        done.set()
+
     for _ in range(5):
-        done = threading.Event()
-        runtime.submit(lambda done=done: (used.append(threading.get_ident()), done.set()))  # type: ignore[misc]
+        done.clear()
+        runtime.submit(task)
         assert done.wait(5)
         time.sleep(0.005)  # into its rest, which has no sign to wait for
     assert len(set(used)) == 1
@@ -58,7 +64,12 @@ def test_timers_run_at_their_time_in_their_order_and_keep_one_thread() -> None:
     began = time.monotonic()
     ran: list[tuple[str, float]] = []
     done = threading.Event()
-    runtime.call_at(began + 0.3, lambda: (ran.append(("late", time.monotonic())), done.set()))  # type: ignore[arg-type,return-value]
+
+    def late() -> None:
+        ran.append(("late", time.monotonic()))
+        done.set()
+
+    runtime.call_at(began + 0.3, late)
     runtime.call_at(began + 0.1, lambda: ran.append(("early", time.monotonic())))
     assert done.wait(5)
     assert [name for name, _ in ran] == ["early", "late"]
@@ -95,10 +106,12 @@ def test_without_a_thread_to_be_had_the_work_is_done_in_the_callers(
 def test_many_threads_submitting_at_once_lose_no_task() -> None:
     runtime = ThreadRuntime("test", 2, SYSTEM_CLOCK)
     ran = threading.Semaphore(0)
-    submitters = [
-        threading.Thread(target=lambda: [runtime.submit(ran.release) for _ in range(200)])
-        for _ in range(8)
-    ]
+
+    def submit_many() -> None:
+        for _ in range(200):
+            runtime.submit(ran.release)
+
+    submitters = [threading.Thread(target=submit_many) for _ in range(8)]
     for thread in submitters:
         thread.start()
     for _ in range(1600):

@@ -1,0 +1,57 @@
+"""System checks: what is wrong in OPTIONS["pool"], and what pooling makes of other settings."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from django.apps import AppConfig
+from django.core.checks import CheckMessage, Error, Info, Warning
+from django.db import connections
+
+from django_psycopg_pooled.errors import OptionsError
+from django_psycopg_pooled.integration.identity import is_pooled
+from django_psycopg_pooled.integration.wrapper import PooledWrapper
+from django_psycopg_pooled.options import PoolOptions
+
+# Each id with what it says, for the reference page.
+CHECKS = {
+    "django_psycopg_pooled.E001": "OPTIONS['pool'] holds something that cannot be used.",
+    "django_psycopg_pooled.W001": "CONN_MAX_AGE keeps pooled connections from other threads.",
+    "django_psycopg_pooled.I001": "CONN_HEALTH_CHECKS changes nothing: the pool always checks.",
+}
+
+
+def check_databases(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check every alias whose ENGINE is one of ours. Connects to nothing."""
+    messages: list[CheckMessage] = []
+    for alias in connections:
+        wrapper = connections[alias]
+        if isinstance(wrapper, PooledWrapper) and is_pooled(alias, wrapper.settings_dict):
+            messages += _check(alias, wrapper.settings_dict)
+    return messages
+
+
+def _check(alias: str, settings: dict[str, Any]) -> Iterator[CheckMessage]:
+    where = f"DATABASES[{alias!r}]"
+    try:
+        PoolOptions.parse(settings["OPTIONS"].get("pool"))
+    except OptionsError as error:
+        for problem in error.problems:
+            yield Error(f"{where}['OPTIONS']['pool']: {problem}", id="django_psycopg_pooled.E001")
+    age = settings["CONN_MAX_AGE"]
+    if age != 0:
+        kept = "until it ends" if age is None else f"for {age} s"
+        yield Warning(
+            f"{where}['CONN_MAX_AGE'] is {age!r}: each thread keeps its pooled connection {kept},"
+            " and no other thread can borrow it meanwhile.",
+            hint="Set it to 0, so that connections go back to the pool at the end of each request;"
+            " the pool keeps them open. Their age is limited by the pool's option max_lifetime.",
+            id="django_psycopg_pooled.W001",
+        )
+    if settings["CONN_HEALTH_CHECKS"]:
+        yield Info(
+            f"{where}['CONN_HEALTH_CHECKS'] changes nothing: the pool looks at each connection"
+            " before it lends it, without a round trip, and asks the server if it was idle for"
+            " long.",
+            hint="Remove it; or set the pool's option check to True for a round trip each time.",
+            id="django_psycopg_pooled.I001",
+        )
