@@ -20,7 +20,7 @@ class Variant:
 
 
 VARIANTS = (
-    Variant("stock", "Django, a connection per request", STOCK),
+    Variant("stock", "Django, connect per request", STOCK),
     Variant("persistent", "Django, CONN_MAX_AGE=600", STOCK, conn_max_age=600),
     Variant("stock-pool", "Django, OPTIONS pool=True", STOCK, options={"pool": True}),
     Variant("pooled", "django-psycopg-pooled", OURS),

@@ -28,6 +28,7 @@ class Load:
 
     seconds: float = 0.0
     latencies_ms: list[float] = field(default_factory=list)
+    answers: int = 0  # also those of the lead-in
     errors: Counter[str] = field(default_factory=Counter)
     orders: list[int] = field(default_factory=list)  # ids, also of those placed in the lead-in
     cpu_share: float = 0.0  # of one core, used by the load process itself
@@ -49,11 +50,17 @@ class Load:
 
 @dataclass(frozen=True)
 class Round:
-    """One variant's turn: the load, and what it was for the database server meanwhile."""
+    """One variant's turn: the load, and what it cost the servers meanwhile."""
 
     load: Load
     peak_connections: int
     connects: int
+    cpu_s: float  # of gunicorn's and PostgreSQL's processes together
+
+    @property
+    def cpu_ms(self) -> float:
+        """Processor time per request."""
+        return 1000 * self.cpu_s / self.load.answers if self.load.answers else 0.0
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ def _together(visitors: Sequence[Visitor], seconds: float, cpu_share: float) -> 
     load = Load(seconds=seconds, cpu_share=cpu_share)
     for visitor in visitors:
         load.latencies_ms += visitor.load.latencies_ms
+        load.answers += visitor.load.answers
         load.errors += visitor.load.errors
         load.orders += visitor.load.orders
     return load

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from example.demo.audit import audit
+from example.demo.cpu import seconds_used
 from example.demo.database import Database, Watch
 from example.demo.facts import DemoError, Load, Plan, Round, Row
 from example.demo.interrupts import uninterrupted
@@ -87,11 +88,15 @@ class Comparison:
 
     def _turn(self, contender: Contender, seconds: float, seed: str, watch: Watch) -> Round:
         site = contender.site
-        before = watch.connects(site.database)
+        before, cpu = watch.connects(site.database), self._cpu(site)
         load, peak = self._drive(site, seconds, seed, watch)
         if site.process.exit_code is not None:
             raise DemoError(f"gunicorn ended under load.\n{site.process.tail()}")
-        return Round(load, peak, watch.connects(site.database) - before)
+        connects = watch.connects(site.database) - before
+        return Round(load, peak, connects, self._cpu(site) - cpu)
+
+    def _cpu(self, site: Site) -> float:
+        return seconds_used([site.process.pid, self._database.server.pid])
 
     def _drive(self, site: Site, seconds: float, seed: str, watch: Watch) -> tuple[Load, int]:
         """One run of the load process; what it saw, and the peak of server connections."""

@@ -52,6 +52,11 @@ class Process:
             )
 
     @property
+    def pid(self) -> int:
+        """Of the program itself; 0 before it is started."""
+        return self._popen.pid if self._popen else 0
+
+    @property
     def exit_code(self) -> int | None:
         """None while it runs, and before."""
         return self._popen.poll() if self._popen else None

@@ -1,11 +1,11 @@
 """The table of the demo, and what it means in words that the numbers carry."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from example.demo.facts import Plan, Row
+from example.demo.facts import Plan, Round, Row
 
-HEADINGS = ("requests/s", "p50 ms", "p99 ms", "peak conns", "connects", "errors")
+HEADINGS = ("requests/s", "p50 ms", "p99 ms", "cpu ms/req", "peak conns", "connects", "errors")
 # Below this share a difference is not worth a word even if every round agrees on it.
 WORTH_SAYING = 0.03
 # With fewer, rounds agree by chance too often: of 6, in one comparison of 32.
@@ -35,6 +35,7 @@ def cells(row: Row) -> list[str]:
         f"{rate(row):.0f}",
         f"{percentile(latencies, 50):.1f}",
         f"{percentile(latencies, 99):.1f}",
+        f"{cpu_ms(row):.2f}",
         f"{peak(row)}",
         f"{sum(turn.connects for turn in row.rounds)}",
         f"{row.errors.total()}",
@@ -45,6 +46,12 @@ def rate(row: Row) -> float:
     """Requests per second over all rounds."""
     seconds = sum(turn.load.seconds for turn in row.rounds)
     return sum(len(turn.load.latencies_ms) for turn in row.rounds) / seconds
+
+
+def cpu_ms(row: Row) -> float:
+    """Processor time of the web and database servers per request."""
+    answers = sum(turn.load.answers for turn in row.rounds)
+    return 1000 * sum(turn.cpu_s for turn in row.rounds) / answers if answers else float("nan")
 
 
 def peak(row: Row) -> int:
@@ -59,10 +66,10 @@ def percentile(ordered: Sequence[float], percent: int) -> float:
     return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
 
 
-def compare(row: Row, other: Row) -> float | None:
-    """How many times as fast *row* is as *other*; None if this run cannot tell them apart."""
+def compare(row: Row, other: Row, value: Callable[[Round], float]) -> float | None:
+    """How many times *other*'s value *row* has; None if this run cannot tell them apart."""
     pairs = zip(row.rounds, other.rounds, strict=True)
-    ratios = [one.load.rate / two.load.rate for one, two in pairs if two.load.rate]
+    ratios = [value(one) / value(two) for one, two in pairs if value(two)]
     if len(ratios) < ENOUGH_ROUNDS:
         return None
     middle = statistics.median(ratios)
@@ -71,18 +78,28 @@ def compare(row: Row, other: Row) -> float | None:
 
 
 def meaning(rows: Sequence[Row]) -> list[str]:
-    """What requests/s say of the last row beside each of the others; nothing for one row."""
+    """What the numbers say of the last row beside each of the others; nothing for one row."""
     *others, last = rows
     if not others:
         return []
     if len(last.rounds) < ENOUGH_ROUNDS:
         return [f"Fewer than {ENOUGH_ROUNDS} rounds cannot tell a difference from chance."]
-    ratios = {other.title: compare(last, other) for other in others}
+    return [
+        f"{name} of {last.title}: {_against(others, last, value)}."
+        for name, value in (
+            ("Requests/s", lambda turn: turn.load.rate),
+            ("Processor time per request", lambda turn: turn.cpu_ms),
+        )
+    ]
+
+
+def _against(others: Sequence[Row], last: Row, value: Callable[[Round], float]) -> str:
+    ratios = {other.title: compare(last, other, value) for other in others}
     parts = [f'{ratio:.2f} x "{title}"' for title, ratio in ratios.items() if ratio]
     same = [f'"{title}"' for title, ratio in ratios.items() if not ratio]
     if same:
         parts.append(f"no difference (the rounds disagree) from {' and '.join(same)}")
-    return [f"Requests/s of {last.title}: {'; '.join(parts)}."]
+    return "; ".join(parts)
 
 
 def notes(rows: Sequence[Row], plan: Plan) -> list[str]:

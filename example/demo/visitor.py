@@ -109,6 +109,7 @@ class Visitor:
         return response.getheader("Location", "")
 
     def _note(self, started: float, ended: float) -> None:
+        self.load.answers += 1
         if self.measured_from <= ended < self.until:
             self.load.latencies_ms.append(round((ended - started) * 1000, 2))
 

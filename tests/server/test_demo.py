@@ -100,9 +100,10 @@ def test_every_variant_has_a_row_without_errors_and_nothing_keeps_running(demo: 
     assert demo.end() == 0, demo.text()
     for variant in VARIANTS:
         [row] = [line for line in demo.text().splitlines() if line.startswith(variant.title)]
-        rate, p50, p99, peak, _connects, errors = row.removeprefix(variant.title).split()
+        rate, p50, p99, cpu, peak, _connects, errors = row.removeprefix(variant.title).split()
         assert int(rate) > 0
         assert 0 < float(p50) <= float(p99)
+        assert float(cpu) > 0
         assert 1 <= int(peak) <= 8
         assert errors == "0"
     assert demo.left() == []
