@@ -64,7 +64,6 @@ class PooledWrapper(StockWrapper):
         if pool is None:
             super().connect()
             return
-        self.check_settings()
         self.in_atomic_block = False
         self.savepoint_ids = []
         self.atomic_blocks = []
@@ -82,7 +81,8 @@ class PooledWrapper(StockWrapper):
         else:
             self.set_autocommit(settings["AUTOCOMMIT"])
         self.init_connection_state()
-        self._announce(pool)
+        if connection_created.receivers:
+            self._announce(pool)
         self.run_on_commit = []
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
@@ -91,9 +91,10 @@ class PooledWrapper(StockWrapper):
         pool = self._pool if conn_params is BORROW else self.pool
         if pool is None:
             return super().get_new_connection(conn_params)
-        self._give_back()  # if somebody has taken `connection` away without close()
-        lease = pool.checkout()
-        self._lease, self._lender = lease, pool
+        if self._lease is not None:
+            self._give_back()  # somebody has taken `connection` away without close()
+        self._lease = lease = pool.checkout()
+        self._lender = pool
         return lease.connection
 
     def init_connection_state(self) -> None:
@@ -121,12 +122,12 @@ class PooledWrapper(StockWrapper):
         if lease is None:
             super()._close()
             return
-        replaced = self.connection is not lease.connection
+        connection, self.connection = self.connection, None
         self._give_back()
-        if replaced:
+        if connection is not lease.connection:
+            # Somebody has put a connection of their own in the place of ours.
             with self.wrap_database_errors:
-                self.connection.close()
-        self.connection = None
+                connection.close()
 
     def _give_back(self) -> None:
         lease, lender = self._lease, self._lender
@@ -180,6 +181,7 @@ class PooledWrapper(StockWrapper):
         self._pool = self._identity = None
         if not is_pooled(self.alias, self.settings_dict):
             return None
+        self.check_settings()
         identity = Identity.of(self.settings_dict, self.timezone_name)
         options = self._parse_options()
         name = options.name or self.alias
