@@ -30,3 +30,12 @@ DRIVER ?= psycopg
 .PHONY: django-tests
 django-tests:
 	@$(PYTHON) -m devtools.django_suite --labels '$(LABELS)' --driver '$(DRIVER)' --django '$(DJANGO_VERSION)' --options '$(OPTIONS)' $(if $(STOCK),--stock)
+
+# All benchmarks, or one: make bench BENCH=cycle ARGS=--quick
+.PHONY: bench
+bench: $(VENV)/.ready-bench
+	@$(BIN)/python -m benchmarks$(if $(BENCH),.$(BENCH)) $(ARGS)
+
+$(VENV)/.ready-bench: $(READY)
+	$(BIN)/python -m pip install -q --group bench
+	touch $@

@@ -38,11 +38,15 @@ def main(measure: Measure, about: str, drivers: Sequence[Driver] = ("psycopg",))
         tell(measure(started, run), args.json)
 
 
-def add_arguments(parser: argparse.ArgumentParser, drivers: Sequence[Driver]) -> None:
+def add_arguments(
+    parser: argparse.ArgumentParser,
+    drivers: Sequence[Driver],
+    json_help: str = "write all figures to FILE",
+) -> None:
     """The arguments of each benchmark."""
     names = ", ".join(peer.name for peer in PEERS)
     parser.add_argument("--quick", action="store_true", help="few rounds: only to see it work")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
+    parser.add_argument("--json", type=Path, metavar="FILE", help=json_help)
     parser.add_argument(
         "--peers", type=_peers, default=PEERS, metavar="A,B", help=f"only these of: {names}"
     )
