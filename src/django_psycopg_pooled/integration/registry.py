@@ -1,5 +1,7 @@
 """The pools of this process."""
 
+import atexit
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -22,13 +24,13 @@ class Registry:
     """
 
     def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """Start anew, with a lock that nobody holds: also in a child of fork()."""
         self._lock = threading.Lock()
-        self._held: dict[str, Pool] = {}
+        self._held: dict[str, tuple[Pool, Identity]] = {}
         self._known: list[tuple[str, Identity, weakref.ref[Pool]]] = []
+
+    def unlock(self) -> None:
+        """In a child of fork(): a lock that no thread of the parent holds."""
+        self._lock = threading.Lock()
 
     def get(
         self, name: str, identity: Identity, make: Callable[[], Pool], *, alias: str | None
@@ -42,11 +44,12 @@ class Registry:
             if pool is None:
                 pool = make()
                 self._known.append((name, identity, weakref.ref(pool)))
-            before = self._held.get(alias) if alias is not None else None
+            held_before = self._held
+            self._held = {a: held for a, held in held_before.items() if _is_current(a, held[1])}
             if alias is not None:
-                self._held[alias] = pool
-        # What was held before goes here, outside the lock, if nobody else refers to it.
-        del before
+                self._held[alias] = pool, identity
+        # What is held no longer goes here, outside the lock, if nobody else refers to it.
+        del held_before
         return pool
 
     def close(self, settings: Mapping[str, object]) -> None:
@@ -55,7 +58,7 @@ class Registry:
         with self._lock:
             found = [(ref(), identity) for _, identity, ref in self._known]
             closing = [pool for pool, identity in found if pool and identity.target == target]
-            self._held = {a: pool for a, pool in self._held.items() if pool not in closing}
+            self._held = {a: held for a, held in self._held.items() if held[0] not in closing}
         for pool in closing:
             pool.close()
 
@@ -77,7 +80,19 @@ def _is_open(pool: Pool | None) -> bool:
     return pool is not None and not pool.closed
 
 
+def _is_current(alias: str, identity: Identity) -> bool:
+    """Whether *alias* is still configured as when its pool was made."""
+    return bool(connections.settings.get(alias) == identity.settings)
+
+
+def _give_back() -> None:
+    """At the interpreter's exit: drivers warn of a connection that is dropped while open."""
+    connections.close_all()
+
+
 REGISTRY = Registry()
+os.register_at_fork(after_in_child=REGISTRY.unlock)
+atexit.register(_give_back)
 
 
 class Pools(Mapping[str, Pool]):
