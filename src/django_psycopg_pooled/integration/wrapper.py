@@ -7,6 +7,7 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.backends.base.base import RAN_DB_VERSION_CHECK, BaseDatabaseWrapper
+from django.db.backends.postgresql.psycopg_any import IsolationLevel
 from django.db.backends.signals import connection_created
 
 from django_psycopg_pooled.errors import OptionsError
@@ -193,6 +194,9 @@ class PooledWrapper(StockWrapper):
             alias=self.alias if configured else None,
         )
         self._pool, self._identity = pool, identity
+        # Stock's attribute. A wrong one is refused where the stock backend reads it, by Sessions.
+        level = self.settings_dict["OPTIONS"].get("isolation_level")
+        self.isolation_level = IsolationLevel.READ_COMMITTED if level is None else level
         return pool
 
     def _parse_options(self) -> PoolOptions:
