@@ -15,6 +15,10 @@ from django_psycopg_pooled.pool.pool import Pool
 from tests.server.support import DATABASE, ENGINE, assert_adds_up, eventually, wrapper
 
 ABSENT: Any = object()
+END_ALL = (
+    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+    " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+)
 _numbers = itertools.count(1)
 
 
@@ -72,7 +76,10 @@ def looked_after(databases: Databases) -> Iterator[Databases]:
     for pool in pools.all():
         assert_all_came_back(pool)
     gc.collect()
-    eventually(lambda: databases.server.backends() == 0)
+    try:
+        eventually(lambda: databases.server.backends() == 0)
+    finally:
+        databases.server.psql(END_ALL)  # so that the next test does not fail for this one
 
 
 def assert_all_came_back(pool: Pool) -> None:
