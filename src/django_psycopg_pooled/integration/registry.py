@@ -42,7 +42,7 @@ class Registry:
         with self._lock:
             pool = self._find_locked(name, identity)
             if pool is None:
-                pool = make()
+                pool = self._make_locked(make)
                 self._known.append((name, identity, weakref.ref(pool)))
             held_before = self._held
             self._held = {a: held for a, held in held_before.items() if _is_current(a, held[1])}
@@ -68,6 +68,13 @@ class Registry:
             pools = [ref() for _, _, ref in self._known]
         return [pool for pool in pools if pool is not None and not pool.closed]
 
+    def _make_locked(self, make: Callable[[], Pool]) -> Pool:
+        if not self._known:
+            # Drivers warn of a connection that is dropped while open, as one that the main thread
+            # has borrowed would be at the interpreter's exit. Registering it twice does no harm.
+            atexit.register(connections.close_all)
+        return make()
+
     def _find_locked(self, name: str, identity: Identity) -> Pool | None:
         self._known = [known for known in self._known if _is_open(known[2]())]
         for known_name, known_identity, ref in self._known:
@@ -85,14 +92,8 @@ def _is_current(alias: str, identity: Identity) -> bool:
     return bool(connections.settings.get(alias) == identity.settings)
 
 
-def _give_back() -> None:
-    """At the interpreter's exit: drivers warn of a connection that is dropped while open."""
-    connections.close_all()
-
-
 REGISTRY = Registry()
 os.register_at_fork(after_in_child=REGISTRY.unlock)
-atexit.register(_give_back)
 
 
 class Pools(Mapping[str, Pool]):
