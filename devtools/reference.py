@@ -50,10 +50,10 @@ def page() -> str:
 def _options() -> Iterator[str]:
     yield "## Pool options"
     yield ""
-    yield 'In `DATABASES[alias]["OPTIONS"]["pool"]`: `True` or nothing for the defaults, `False` for'
-    yield "the stock backend without a pool, or a dict of these. Those that psycopg_pool has keep its"
-    yield "names and meanings. All but the ones marked *fixed* can be changed while the pool runs, by"
-    yield '`pools["default"].configure(max_size=20)`.'
+    yield 'In `DATABASES[alias]["OPTIONS"]["pool"]`: `True` or nothing for the defaults, `False`'
+    yield "for the stock backend without a pool, or a dict of these. Those that psycopg_pool has"
+    yield "keep its names and meanings. All but the ones marked *fixed* can be changed while the"
+    yield 'pool runs, by `pools["default"].configure(max_size=20)`.'
     yield ""
     yield "| option | default | unit | from | to | what it does |"
     yield "|---|---|---|---|---|---|"
@@ -78,8 +78,8 @@ def _errors() -> Iterator[str]:
     yield "## Errors"
     yield ""
     yield "`PoolTimeout`, `TooManyRequests` and `PoolClosed` are subclasses of the driver's"
-    yield "`OperationalError`. Django raises them as `django.db.OperationalError`; the original is its"
-    yield "`__cause__`."
+    yield "`OperationalError`. Django raises them as `django.db.OperationalError`; the original is"
+    yield "its `__cause__`."
     yield ""
     yield "| code | class | when |"
     yield "|---|---|---|"
@@ -110,8 +110,8 @@ def _checks() -> Iterator[str]:
 def _statistics() -> Iterator[str]:
     yield "## Statistics"
     yield ""
-    yield "Keys of `pool.get_stats()`, which are psycopg_pool's. The sums count from the pool's start,"
-    yield "or from the last `pop_stats()`."
+    yield "Keys of `pool.get_stats()`, which are psycopg_pool's. The sums count from the pool's"
+    yield "start, or from the last `pop_stats()`."
     yield ""
     yield "| key | what it counts |"
     yield "|---|---|"

@@ -141,7 +141,17 @@ class PooledWrapper(StockWrapper):
 
         Not stock's, which leaves all checks to the pool: that has not seen a kept connection since.
         """
+        lease = self._lease
+        if lease is not None and lease.entry.lease is not lease:
+            self._disown()
         BaseDatabaseWrapper.close_if_health_check_failed(self)
+
+    def _disown(self) -> None:
+        """In a child of fork(): leave the connection, which is the parent's, without a word."""
+        self._lease = self._lender = self.connection = None
+        if self.in_atomic_block:
+            self.closed_in_transaction = True
+            self.needs_rollback = True
 
     def close_if_unusable_or_obsolete(self) -> None:
         """Give the connection back at the end of a request, if CONN_MAX_AGE does not keep it.
