@@ -14,6 +14,19 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install -q -e . --group test --group lint --group $(DJANGO) 'psycopg[binary]' psycopg2-binary
 	touch $@
 
+# Everything, with this interpreter and both drivers. The last line is pytest's.
+.PHONY: test
+test: lint $(VENV)/.ready-demo $(VENV)/.ready-bench
+	PYTHONPATH=devtools/without_psycopg $(BIN)/python -m pytest -q tests/server tests/stress/test_killed_server.py \
+		--ignore tests/server/test_benchmarks.py --ignore tests/server/test_demo.py
+	$(BIN)/python -m pytest -q tests
+
+.PHONY: lint
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
 .PHONY: demo
 demo: $(VENV)/.ready-demo
 	@$(BIN)/python -m example.demo $(if $(SERVE),--serve) $(if $(PORT),--port=$(PORT)) $(DEMO)
