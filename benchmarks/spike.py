@@ -1,9 +1,10 @@
 """Many clients at once while a connect is slow: how soon served, and by how many connections.
 
-Two cases. 'spike': a cold pool and long requests, so that each client needs a connection of its
-own: growing one after the other shows. 'jungle': a few warm connections and requests much shorter
-than a connect: opening many connections shows.
-Source: the second case is HikariCP's (documents/Welcome-To-The-Jungle.md).
+'spike': a cold pool and long requests, so that each client needs a connection of its own: growing
+one after the other shows. 'jungle': a few warm connections and requests much shorter than a
+connect: opening many connections shows. Once after traffic of such requests, from which a pool may
+learn, and once straight after its start.
+Source: the jungle is HikariCP's (documents/Welcome-To-The-Jungle.md).
 """
 
 import statistics
@@ -35,20 +36,28 @@ class Case:
     title: str
     clients: int
     size: PoolSize
-    warm: int
     sql: str
     hold: bool
+    warm: int = 0  # connections
+    traffic: int = 0  # operations of each warm connection before the rush
 
 
+REQUEST = "SELECT pg_sleep(0.002)"
 SPIKE = Case(
     "spike: 20 clients at once, pool cold and of at most 20; each in a transaction that stays"
     " open until all are served",
-    clients=20, size=PoolSize(0, 20), warm=0, sql="SELECT 1", hold=True,
+    clients=20, size=PoolSize(0, 20), sql="SELECT 1", hold=True,
 )  # fmt: skip
 JUNGLE = Case(
-    "jungle: 50 requests of 2 ms at once, pool of at most 50 with 5 connections warm",
-    clients=50, size=PoolSize(5, 50), warm=5, sql="SELECT pg_sleep(0.002)", hold=False,
+    "jungle: 50 requests of 2 ms at once, pool of at most 50 with 5 connections warm, after"
+    " traffic",
+    clients=50, size=PoolSize(5, 50), sql=REQUEST, hold=False, warm=5, traffic=50,
 )  # fmt: skip
+FRESH_JUNGLE = Case(
+    "fresh jungle: the same straight after the start",
+    clients=50, size=PoolSize(5, 50), sql=REQUEST, hold=False, warm=5,
+)  # fmt: skip
+CASES = (SPIKE, JUNGLE, FRESH_JUNGLE)
 
 
 @dataclass(frozen=True)
@@ -79,12 +88,12 @@ HOW = (
 
 
 def measure(server: PostgresServer, run: Run) -> Report:
-    """Run both cases and report."""
+    """Run all cases and report."""
     known = facts(server)
     rounds = QUICK_ROUNDS if run.quick else ROUNDS
     make_databases(server, run.peers)
     tables, budgets = [], []
-    for case in (SPIKE, JUNGLE):
+    for case in CASES:
         outcomes, errors = _outcomes(server, run.peers, case, rounds)
         rows = [_row(peer.name, outcomes, errors) for peer in run.peers]
         tables.append(Table(case.title, COLUMNS, rows))
@@ -110,13 +119,14 @@ def _outcomes(
 
 def _rush(server: PostgresServer, peer: Peer, case: Case) -> Outcome:
     with (
-        TcpProxy(server.host, server.port) as proxy,
+        TcpProxy(server.host, server.port, connect_delay_s=CONNECT_S) as proxy,
         PeerProcess(peer, address(server, peer, proxy.port), case.size) as process,
     ):
         process.ask("spike.load")
         if case.warm:
             process.ask("spike.warm", connections=case.warm)
-        proxy.delay(CONNECT_S)
+        if case.traffic:
+            process.ask("spike.traffic", threads=case.warm, operations=case.traffic, sql=case.sql)
         proxy.reset_count()
         served = process.ask(
             "spike.storm", TASK_LIMIT_S, clients=case.clients, sql=case.sql, hold=case.hold

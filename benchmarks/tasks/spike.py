@@ -6,7 +6,7 @@ import time
 
 from django.db import connections, transaction
 
-from benchmarks.tasks.operation import let_go, query
+from benchmarks.tasks.operation import close, let_go, operate, query
 from benchmarks.tasks.together import Start, together
 
 PATIENCE_S = 60.0
@@ -32,6 +32,18 @@ def warm(connections: int) -> None:
         let_go()
 
     together(connections, hold)
+
+
+def traffic(threads: int, operations: int, sql: str) -> None:
+    """Requests as they usually are: so many one after the other in each thread."""
+
+    def serve(start: Start) -> None:
+        start()
+        for _ in range(operations):
+            operate(sql)
+        close()
+
+    together(threads, serve)
 
 
 def storm(clients: int, sql: str, hold: bool) -> list[float]:
