@@ -16,7 +16,7 @@ class Plan:
 
     seconds: float = 10.0  # measured per variant, over all rounds
     rounds: int = 8
-    warm_up: float = 2.0  # seconds per variant, before the first round
+    warm_up: float = 1.5  # seconds per variant, before the first round
     lead_in: float = 0.3  # seconds of each round that do not count
     clients: int = 16
     carrier_ms: int = 80
