@@ -16,7 +16,7 @@ from devtools.postgres import PostgresServer
 
 THREADS = 32
 SIZE = PoolSize(8, 8)
-FULL, QUICK = (8, 1.0), (2, 0.15)  # rounds, seconds a round
+FULL, QUICK = (16, 0.5), (2, 0.15)  # rounds, seconds a round
 
 
 @dataclass(frozen=True)
