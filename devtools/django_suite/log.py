@@ -60,7 +60,7 @@ def read(text: str, status: int) -> Outcome:
     failures = _failures(text[: end.start()])
     _check_loaded(failures)
     if TRACEBACK in text[end.end() :] or (status != 0) != (end[2] == "FAILED"):
-        raise _broken("ended badly after its last test", status, text)
+        raise _broken("ended badly after its last test", status, text, failures)
     if bool(failures) != (end[2] == "FAILED"):
         raise _broken("reported failures that could not be read", status, text)
     counts = dict(re.findall(r"(\w[\w ]*)=(\d+)", end[3] or ""))
@@ -116,5 +116,9 @@ def _check_loaded(failures: tuple[Failure, ...]) -> None:
         raise SuiteError(f"These labels could not be loaded (misspelt?):\n{listed}")
 
 
-def _broken(what: str, status: int, text: str) -> SuiteError:
-    return SuiteError(f"The suite {what} (status {status}). Its last lines:\n{last_lines(text)}")
+def _broken(what: str, status: int, text: str, failures: tuple[Failure, ...] = ()) -> SuiteError:
+    before = "".join(f"    {failure}: {failure.message}\n" for failure in failures)
+    before = f"Before that, these failed, with ours or with stock too:\n{before}" if before else ""
+    return SuiteError(
+        f"The suite {what} (status {status}). Its last lines:\n{last_lines(text)}\n{before}"
+    )

@@ -212,6 +212,14 @@ def test_a_log_without_a_sound_result_is_refused(text: str, status: int, said: s
     assert said in str(caught.value)
 
 
+def test_what_failed_before_a_broken_end_is_told() -> None:
+    """A connection that a failing test left open is what breaks the end of the run."""
+    with pytest.raises(SuiteError) as caught:
+        log.read(FAILED + TEARDOWN_BROKE.partition("{result}\n")[2], 1)
+    assert "being accessed by other users" in str(caught.value)
+    assert "ERROR backends.tests.EscapingChecks: RuntimeError: no connection" in str(caught.value)
+
+
 # --- Ours against stock
 
 
