@@ -17,7 +17,7 @@ $(READY): pyproject.toml
 # Everything, with this interpreter and both drivers. The last line is pytest's.
 .PHONY: test
 test: lint $(VENV)/.ready-demo $(VENV)/.ready-bench
-	PYTHONPATH=$(CURDIR)/devtools/without_psycopg $(BIN)/python -m pytest -q tests/server tests/stress/test_killed_server.py \
+	PYTHONPATH=$(CURDIR)/devtools/without_psycopg $(BIN)/python -m pytest -q tests/contract tests/server tests/stress/test_killed_server.py \
 		--ignore tests/server/test_benchmarks.py --ignore tests/server/test_demo.py
 	$(BIN)/python -m pytest -q tests
 

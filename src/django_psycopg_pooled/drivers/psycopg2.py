@@ -56,6 +56,10 @@ class Psycopg2Driver:
     def tidy(self, connection: Any) -> None:
         if self.status(connection) is not TransactionStatus.IDLE:
             connection.rollback()
+        if self.status(connection) is not TransactionStatus.IDLE:
+            # In autocommit psycopg2 takes no part in a transaction that SQL has begun.
+            with connection.cursor() as cursor:
+                cursor.execute("ROLLBACK")
         if not connection.autocommit:
             connection.autocommit = True
 
