@@ -54,6 +54,6 @@ def audit(pool: Pool) -> None:
         assert ledger.opening == states.count(State.OPENING)
         assert ledger.asking == sum(waiter.asking for waiter in ledger.waiting)
         assert State.CLOSED not in states
-        assert all((e.lease is not None) == (e.state is State.LENT) for e in ledger.entries)
+        assert all(bool(e.loan) == (e.state is State.LENT) for e in ledger.entries)
         assert not (ledger.waiting and ledger.idle and not ledger.paused)
         assert [e.since for e in ledger.idle] == sorted(e.since for e in ledger.idle)

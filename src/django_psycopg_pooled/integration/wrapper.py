@@ -142,7 +142,7 @@ class PooledWrapper(StockWrapper):
         Not stock's, which leaves all checks to the pool: that has not seen a kept connection since.
         """
         lease = self._lease
-        if lease is not None and lease.entry.lease is not lease:
+        if lease is not None and lease.ended:
             self._disown()
         BaseDatabaseWrapper.close_if_health_check_failed(self)
 

@@ -73,7 +73,7 @@ class Core:
         # Kept for ever: a driver may say goodbye to the server when a connection is collected.
         _inherited.append([entry.connection for entry in self.ledger.entries])
         for entry in self.ledger.entries:
-            entry.lease = None
+            entry.loan = 0
             entry.state = State.CLOSED
         self.runtime.forget()
         self.duty_at = math.inf

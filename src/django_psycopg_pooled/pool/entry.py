@@ -20,7 +20,7 @@ class Entry:
         "announced",
         "connection",
         "fresh_until",
-        "lease",
+        "loan",
         "number",
         "opened_at",
         "proven_at",
@@ -28,6 +28,7 @@ class Entry:
         "server_pid",
         "since",
         "state",
+        "thread_id",
         "uses",
         "watch",
     )
@@ -38,7 +39,8 @@ class Entry:
         self.connection: Any = None
         self.watch: Watch = _nothing_to_watch
         self.server_pid: int | None = None
-        self.lease: Lease | None = None
+        self.loan = 0  # the number of the present loan, which is that of its uses; 0 for none
+        self.thread_id = 0  # who has borrowed it, or was the last to
         self.opened_at = now
         self.since = now  # when it was last lent or given back
         self.proven_at = now  # when the server was last known to be behind it
@@ -58,17 +60,22 @@ class Entry:
 class Lease:
     """One loan of one connection; lives from checkout to checkin.
 
-    Only its `entry.lease is lease` makes it valid: a loan that was ended, or that fork() left to
-    the parent, can give nothing back, however late its holder tries.
+    It counts only while `entry.loan == number`: a loan that was ended, or that fork() left to the
+    parent, can give nothing back, however late its holder tries. The entry does not refer to it, so
+    that both go at once when nobody needs them, without the garbage collector.
     """
 
-    __slots__ = ("connection", "entry", "lent_at", "thread_id")
+    __slots__ = ("connection", "entry", "number")
 
-    def __init__(self, entry: Entry, now: float, thread_id: int) -> None:
+    def __init__(self, entry: Entry, number: int) -> None:
         self.entry = entry
+        self.number = number
         self.connection: Any = entry.connection
-        self.lent_at = now
-        self.thread_id = thread_id
+
+    @property
+    def ended(self) -> bool:
+        """Whether the connection is not this borrower's any more."""
+        return self.entry.loan != self.number
 
 
 def _nothing_to_watch(_ms: int) -> bool:

@@ -44,23 +44,23 @@ class Ledger:
         entry = self.idle.pop()
         entry.state = State.LENT
         entry.since = now
-        entry.uses += 1
-        entry.lease = lease = Lease(entry, now, thread_id)
+        entry.thread_id = thread_id
+        entry.loan = entry.uses = entry.uses + 1
         self.lent += 1
-        return lease
+        return Lease(entry, entry.loan)
 
     def lend(self, entry: Entry, now: float, thread_id: int) -> Lease:
         """Lend *entry*, which is in nobody's hands."""
         entry.move(State.LENT)
         entry.since = now
-        entry.uses += 1
-        entry.lease = lease = Lease(entry, now, thread_id)
+        entry.thread_id = thread_id
+        entry.loan = entry.uses = entry.uses + 1
         self.lent += 1
-        return lease
+        return Lease(entry, entry.loan)
 
     def end(self, lease: Lease) -> None:
         """End a loan. What becomes of its connection is said by the next call."""
-        lease.entry.lease = None
+        lease.entry.loan = 0
         self.lent -= 1
 
     def give(self, entry: Entry, now: float) -> bool:

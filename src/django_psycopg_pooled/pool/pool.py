@@ -116,7 +116,7 @@ class Pool:
         """
         core = self._core
         entry = lease.entry
-        if entry.lease is not lease:
+        if entry.loan != lease.number:
             return
         if core.options.reset is not None or not self._is_tidy(entry.connection):
             self._returns.tidy_up(lease)
@@ -150,8 +150,12 @@ class Pool:
         """Give back what getconn() lent. Raises NotBorrowed for any other connection."""
         core = self._core
         with core.lock:
-            leases = [e.lease for e in core.ledger.entries if e.connection is connection]
-        if not leases or leases[0] is None:
+            leases = [
+                Lease(entry, entry.loan)
+                for entry in core.ledger.entries
+                if entry.connection is connection and entry.loan
+            ]
+        if not leases:
             raise NotBorrowed(
                 f"[{NotBorrowed.code}] {connection!r} was not lent by the pool {self.name!r};"
                 " or it has been given back already."

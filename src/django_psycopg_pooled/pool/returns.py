@@ -29,10 +29,10 @@ class Returns:
         """End the loan; False if its connection is to be closed, and is CLOSING already."""
         core, entry = self._core, lease.entry
         ledger, options = core.ledger, core.options
-        if entry.lease is not lease:
+        if lease.ended:
             return True  # two threads gave the same loan back, and the other one was first
         ledger.end(lease)
-        used = now - lease.lent_at
+        used = now - entry.since
         core.counters.usage_s += used
         core.demand.saw_loan(used)
         entry.since = entry.proven_at = now
@@ -75,7 +75,7 @@ class Returns:
         """End a loan and close its connection. Blocks for the close."""
         core = self._core
         with core.lock:
-            if lease.entry.lease is not lease:
+            if lease.ended:
                 return
             core.ledger.end(lease)
             core.counters.returns_bad += bad

@@ -33,10 +33,9 @@ def snapshot(core: Core) -> PoolSnapshot:
 
 
 def _connection(entry: Entry, now: float, threads: dict[int | None, str]) -> ConnectionSnapshot:
-    lease = entry.lease
     thread = None
-    if lease is not None:
-        thread = threads.get(lease.thread_id, f"ended thread {lease.thread_id}")
+    if entry.loan:
+        thread = threads.get(entry.thread_id, f"ended thread {entry.thread_id}")
     return ConnectionSnapshot(
         number=entry.number,
         state=entry.state.value,
