@@ -84,11 +84,11 @@ def assert_adds_up(pool: Pool) -> None:
 
 def fill(pool: Pool, count: int) -> list[int]:
     """Have *count* connections idle; their server process ids, the next to be lent last."""
-    leases = [pool.checkout() for _ in range(count)]
-    pids = [DRIVER.server_pid(lease.connection) for lease in leases]
-    for lease in leases:
-        pool.checkin(lease)
-    return pids
+    raws: list[Any] = []
+    with contextlib.ExitStack() as returns:
+        for _ in range(count):
+            raws.append(returns.enter_context(pool.connection()))
+    return [DRIVER.server_pid(raw) for raw in reversed(raws)]
 
 
 class Call(threading.Thread):
