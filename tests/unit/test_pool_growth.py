@@ -6,7 +6,7 @@ from django_psycopg_pooled.errors import OptionsError, PoolTimeout
 from django_psycopg_pooled.pool.demand import Demand
 from django_psycopg_pooled.pool.pool import Pool
 from django_psycopg_pooled.testing import ScriptedDriver
-from django_psycopg_pooled.testing.scripted import DriverError, ScriptedConnection
+from django_psycopg_pooled.testing.scripted import DriverError, RefusedError, ScriptedConnection
 from tests.unit.scripted_pool import ScriptedPool, audit
 
 
@@ -29,14 +29,37 @@ def test_wait_returns_when_min_size_is_open() -> None:
     assert scripted.counts() == {"idle": 3}
 
 
-def test_wait_raises_when_the_server_does_not_come_and_leaves_the_pool_open() -> None:
-    driver = ScriptedDriver([DriverError("connection refused")] * 3)
-    scripted = ScriptedPool(driver, min_size=1)
+@pytest.mark.parametrize("workers", [3, 0])
+def test_wait_outlasts_a_server_that_starts_late(workers: int) -> None:
+    driver = ScriptedDriver([DriverError("connection refused")] * 4)
+    scripted = ScriptedPool(driver, min_size=2, num_workers=workers)
+    before = scripted.clock.now
+    scripted.pool.wait(timeout=10)
+    assert scripted.counts() == {"idle": 2}
+    assert scripted.clock.now - before < 3
+
+
+@pytest.mark.parametrize("workers", [3, 0])
+def test_wait_gives_up_on_a_server_that_does_not_come_and_leaves_the_pool_open(
+    workers: int,
+) -> None:
+    driver = ScriptedDriver([DriverError("connection refused")] * 4)
+    scripted = ScriptedPool(driver, min_size=1, num_workers=workers)
     with pytest.raises(PoolTimeout, match="connection refused"):
         scripted.pool.wait(timeout=0.2)
     scripted.clock.advance(5)
-    scripted.pool.wait(timeout=1)
+    scripted.pool.wait(timeout=5)
     assert scripted.counts() == {"idle": 1}
+
+
+@pytest.mark.parametrize("workers", [3, 0])
+def test_wait_raises_a_refusal_at_once(workers: int) -> None:
+    refused = RefusedError("no such database")
+    scripted = ScriptedPool(ScriptedDriver([refused]), min_size=1, num_workers=workers)
+    before = scripted.clock.now
+    with pytest.raises(RefusedError):
+        scripted.pool.wait(timeout=10)
+    assert scripted.clock.now == before
 
 
 def test_a_connect_that_nobody_needs_any_more_is_not_begun() -> None:

@@ -99,3 +99,13 @@ def test_a_housekeeping_that_fails_comes_again(caplog: pytest.LogCaptureFixture)
     del scripted.pool._housekeeper.retire
     scripted.clock.advance(1)
     assert scripted.counts() == {}
+
+
+def test_connections_that_were_opened_ahead_are_looked_after_before_their_first_loan() -> None:
+    scripted = ScriptedPool(min_size=2, keepalive=60)
+    scripted.pool.wait()
+    for connection in scripted.driver.opened:
+        connection.dead = True
+    scripted.clock.advance(61)
+    assert scripted.counts() == {"idle": 2}
+    assert all(connection.closed for connection in scripted.driver.opened[:2])

@@ -4,6 +4,7 @@ import math
 import threading
 from collections.abc import Callable
 
+from django_psycopg_pooled.pool.alarm import Alarm
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.fitness import Fitness
 from django_psycopg_pooled.pool.housekeeper import Housekeeper
@@ -16,12 +17,18 @@ class Control:
     """Changes one pool from outside its requests. See Pool for what each method promises."""
 
     def __init__(
-        self, core: Core, fitness: Fitness, opener: Opener, housekeeper: Housekeeper
+        self,
+        core: Core,
+        fitness: Fitness,
+        opener: Opener,
+        housekeeper: Housekeeper,
+        alarm: Alarm,
     ) -> None:
         self._core = core
         self._fitness = fitness
         self._opener = opener
         self._housekeeper = housekeeper
+        self._alarm = alarm
 
     def configure(self, changes: dict[str, object]) -> None:
         core = self._core
@@ -30,7 +37,7 @@ class Control:
             core.ledger.armed = False  # what is due may be due sooner now
         self._housekeeper.retire()
         self._opener.meet_demand()
-        self._housekeeper.arm()
+        self._alarm.arm()
 
     def drain(self) -> None:
         core = self._core
@@ -66,13 +73,22 @@ class Control:
 
     def wait(self, timeout: float) -> None:
         core = self._core
-        if core.runtime.threaded:
-            self._opener.meet_demand()
-        else:
+        deadline = core.clock.monotonic() + timeout
+        with core.lock:
+            core.outage.refusal = None
+        while True:
             self._opener.fill()
-        if self._wait_until(self._is_filled_locked, timeout):
-            return
-        raise closed_error(core) if core.ledger.closed else timeout_error(core, timeout)
+            left = deadline - core.clock.monotonic()
+            pause = left if core.runtime.threaded else min(left, self._opener.retry_in())
+            done = self._wait_until(self._is_filled_or_refused_locked, pause)
+            if core.outage.refusal is not None:
+                raise core.outage.refusal
+            if done:
+                return
+            if core.ledger.closed:
+                raise closed_error(core)
+            if pause >= left:
+                raise timeout_error(core, timeout)
 
     def close(self, timeout: float) -> None:
         self._shut()
@@ -108,10 +124,10 @@ class Control:
         core.close_entries(idle)
         core.runtime.stop()
 
-    def _is_filled_locked(self) -> bool:
+    def _is_filled_or_refused_locked(self) -> bool:
         ledger = self._core.ledger
         ready = ledger.size - ledger.opening
-        return ready >= self._core.options.min_size
+        return ready >= self._core.options.min_size or self._core.outage.refusal is not None
 
     def _wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
         """Block until *condition*, asked under the lock, holds (True) or time is up (False)."""

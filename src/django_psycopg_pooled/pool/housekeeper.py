@@ -2,6 +2,7 @@
 
 import logging
 
+from django_psycopg_pooled.pool.alarm import Alarm
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.entry import Entry
 from django_psycopg_pooled.pool.fitness import Fitness
@@ -10,16 +11,16 @@ from django_psycopg_pooled.pool.states import State
 
 logger = logging.getLogger(__name__)
 
-SHORTEST_NAP_S = 0.5
-
 
 class Housekeeper:
     """One duty of one pool: run() now and then, as long as a connection is idle."""
 
-    def __init__(self, core: Core, fitness: Fitness, opener: Opener) -> None:
+    def __init__(self, core: Core, fitness: Fitness, opener: Opener, alarm: Alarm) -> None:
         self._core = core
         self._fitness = fitness
         self._opener = opener
+        self._alarm = alarm
+        alarm.wakes(self.run)
 
     def run(self) -> None:
         """Do all that is due, and say when to come again. Blocks for closes and checks."""
@@ -35,7 +36,7 @@ class Housekeeper:
         except Exception:
             # A defect, or a driver's: the pool must go on, and come again.
             logger.exception("pool %r: housekeeping failed", core.name)
-        self.arm()
+        self._alarm.arm()
 
     def retire(self) -> None:
         """Close the idle connections that are too old, idle for too long, or above max_size."""
@@ -45,19 +46,6 @@ class Housekeeper:
             for entry in expired:
                 core.ledger.take_idle(entry, State.CLOSING)
         core.close_entries(expired)
-
-    def arm(self) -> None:
-        """See that run() is called when something will be due. Cheap if that is so already."""
-        core = self._core
-        with core.lock:
-            if core.ledger.armed or core.ledger.closed or not core.ledger.idle:
-                return
-            core.ledger.armed = True
-            now = core.clock.monotonic()
-            when = max(self._due_locked(), now + SHORTEST_NAP_S)
-        core.runtime.call_at(when, self.run)
-        if not core.runtime.threaded:
-            core.duty_at = min(core.duty_at, when)
 
     def _expired_locked(self, now: float) -> list[Entry]:
         """From the bottom of the stack, where the connections lie that were idle longest."""
@@ -70,13 +58,3 @@ class Housekeeper:
             if now >= entry.retire_at or above > len(expired) or (idled and surplus > len(expired)):
                 expired.append(entry)
         return expired
-
-    def _due_locked(self) -> float:
-        """When the first of the idle connections will want something."""
-        ledger, options = self._core.ledger, self._core.options
-        due = min(entry.retire_at for entry in ledger.idle)
-        if ledger.size > options.min_size:
-            due = min(due, ledger.idle[0].since + options.idle_limit)
-        if options.keepalive:
-            due = min(due, min(e.proven_at for e in ledger.idle) + options.keepalive)
-        return due

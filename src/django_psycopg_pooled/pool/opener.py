@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from django_psycopg_pooled.errors import OptionsError
+from django_psycopg_pooled.pool.alarm import Alarm
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.entry import Entry, Lease
 from django_psycopg_pooled.pool.fitness import Fitness
@@ -21,9 +22,10 @@ class Opener:
     max_size. During an outage one connect at a time is tried, with growing pauses.
     """
 
-    def __init__(self, core: Core, fitness: Fitness) -> None:
+    def __init__(self, core: Core, fitness: Fitness, alarm: Alarm) -> None:
         self._core = core
         self._fitness = fitness
+        self._alarm = alarm
 
     def meet_demand(self) -> None:
         """Have connections opened that are asked for and have a slot. Does not block.
@@ -68,21 +70,34 @@ class Opener:
             return core.ledger.lend(entry, core.clock.monotonic(), waiter.thread_id)
 
     def fill(self) -> None:
-        """Connect in this thread until min_size is reached. Raises the driver's exception."""
+        """Open what is missing of min_size: in the background, or in this thread if there is none.
+
+        Raises nothing: a failed connect is noted, and the next may be tried in retry_in() seconds.
+        """
+        if self._core.runtime.threaded:
+            self.meet_demand()
+        else:
+            while (entry := self._reserve_missing()) is not None and self._open_for_all(entry):
+                pass
+
+    def _reserve_missing(self) -> Entry | None:
         core = self._core
-        while True:
-            with core.lock:
-                now = core.clock.monotonic()
-                missing = core.ledger.size < core.options.min_size
-                if not missing or not self._may_try_locked(now, waited_for=True):
-                    return
-                entry = core.ledger.reserve(now)
-            try:
-                self._open(entry)
-            except Exception as error:
-                self._failed(entry, error)
-                raise
-            self._settle(entry)
+        with core.lock:
+            now = core.clock.monotonic()
+            missing = core.ledger.size < core.options.min_size
+            if missing and self._may_try_locked(now, waited_for=True):
+                return core.ledger.reserve(now)
+        return None
+
+    def _open_for_all(self, entry: Entry) -> bool:
+        """Connect, for whoever comes first; False if it failed, which is noted."""
+        try:
+            self._open(entry)
+        except Exception as error:
+            self._failed(entry, error)
+            return False
+        self._settle(entry)
+        return True
 
     def retry_in(self) -> float:
         """Seconds until a connect may be tried again; 0 outside an outage."""
@@ -109,14 +124,7 @@ class Opener:
         return True
 
     def _open_in_background(self, entry: Entry) -> None:
-        if not self._still_wanted(entry):
-            return
-        try:
-            self._open(entry)
-        except Exception as error:
-            self._failed(entry, error)
-        else:
-            self._settle(entry)
+        if self._still_wanted(entry) and self._open_for_all(entry):
             self.meet_demand()  # an outage may be over, and the others may connect now
 
     def _still_wanted(self, entry: Entry) -> bool:
@@ -190,6 +198,7 @@ class Opener:
             core.notify()
         if late:
             core.close_entries([entry])
+        self._alarm.arm()
 
     def _failed(self, entry: Entry, error: Exception) -> bool:
         """Note a failed connect; True if waiting cannot help.
@@ -201,8 +210,11 @@ class Opener:
         with core.lock:
             now = core.clock.monotonic()
             waited_for = bool(core.ledger.waiting)
+            permanent = core.driver.is_permanent(error)
             core.outage.failed(error, now, waited_for=waited_for, share=core.share())
-            hopeless = not core.ledger.lent and (not core.proven or core.driver.is_permanent(error))
+            # Without its traceback, whose frames lead back here.
+            core.outage.refusal = error.with_traceback(None) if permanent else None
+            hopeless = not core.ledger.lent and (permanent or not core.proven)
             while hopeless and core.ledger.waiting:
                 core.ledger.next_waiter().fail(error)
             report = (
@@ -211,6 +223,7 @@ class Opener:
             )
             core.outage.reported |= report
             retry_at = core.outage.retry_at
+            core.notify()
         logger.warning("pool %r: cannot connect: %s", core.name, error)
         if report:
             self._report()

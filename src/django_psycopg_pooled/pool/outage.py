@@ -21,6 +21,7 @@ class Outage:
     retry_at: float = -math.inf
     text: str | None = None
     failed_at: float = 0.0
+    refusal: BaseException | None = None  # the last failure, if trying again cannot mend it
     reported: bool = False  # reconnect_failed has been called
 
     def failed(self, error: BaseException, now: float, *, waited_for: bool, share: float) -> None:

@@ -11,6 +11,7 @@ from django_psycopg_pooled.clock import SYSTEM_CLOCK, Clock
 from django_psycopg_pooled.drivers.protocol import Driver
 from django_psycopg_pooled.errors import NotBorrowed
 from django_psycopg_pooled.options import PoolOptions
+from django_psycopg_pooled.pool.alarm import Alarm
 from django_psycopg_pooled.pool.control import Control
 from django_psycopg_pooled.pool.core import Connector, Core
 from django_psycopg_pooled.pool.counters import Counters
@@ -54,11 +55,12 @@ class Pool:
         self._monotonic: Callable[[], float] = clock.monotonic
         self._is_tidy = driver.is_tidy
         self._fitness = Fitness(core)
-        self._opener = Opener(core, self._fitness)
+        alarm = Alarm(core)
+        self._opener = Opener(core, self._fitness, alarm)
         self._queue = Queue(core, self._opener)
-        self._housekeeper = Housekeeper(core, self._fitness, self._opener)
-        self._returns = Returns(core, self._fitness, self._opener, self._housekeeper)
-        self._control = Control(core, self._fitness, self._opener, self._housekeeper)
+        self._housekeeper = Housekeeper(core, self._fitness, self._opener, alarm)
+        self._returns = Returns(core, self._fitness, self._opener, alarm)
+        self._control = Control(core, self._fitness, self._opener, self._housekeeper, alarm)
         core.pool = weakref.ref(self)
         # Also at the interpreter's exit. Refers to the core only, never to the pool.
         weakref.finalize(self, self._control.abandon)
@@ -249,8 +251,8 @@ class Pool:
     def wait(self, timeout: float = 30.0) -> None:
         """Block until min_size connections are open.
 
-        Raises PoolTimeout after *timeout* seconds, and what the driver raises if it cannot connect
-        and never could. Unlike psycopg_pool's, the pool stays open then.
+        Tries again while the server is away. Raises PoolTimeout after *timeout* seconds, and what
+        the driver raises at once if the server refuses. Unlike psycopg_pool's, the pool stays open.
         """
         self._control.wait(timeout)
 

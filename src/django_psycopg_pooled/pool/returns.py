@@ -4,10 +4,10 @@ import logging
 import math
 
 from django_psycopg_pooled.drivers.protocol import TransactionStatus
+from django_psycopg_pooled.pool.alarm import Alarm
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.entry import Lease
 from django_psycopg_pooled.pool.fitness import Fitness
-from django_psycopg_pooled.pool.housekeeper import Housekeeper
 from django_psycopg_pooled.pool.opener import Opener
 from django_psycopg_pooled.pool.states import State
 
@@ -17,13 +17,11 @@ logger = logging.getLogger(__name__)
 class Returns:
     """Takes connections back into one pool: tidied, to the next who waits, or closed."""
 
-    def __init__(
-        self, core: Core, fitness: Fitness, opener: Opener, housekeeper: Housekeeper
-    ) -> None:
+    def __init__(self, core: Core, fitness: Fitness, opener: Opener, alarm: Alarm) -> None:
         self._core = core
         self._fitness = fitness
         self._opener = opener
-        self._housekeeper = housekeeper
+        self._alarm = alarm
 
     def take_back_locked(self, lease: Lease, now: float) -> bool:
         """End the loan; False if its connection is to be closed, and is CLOSING already."""
@@ -52,7 +50,7 @@ class Returns:
         if not kept:
             core.close_entries([lease.entry])
             self._opener.meet_demand()
-        self._housekeeper.arm()
+        self._alarm.arm()
         if now >= core.duty_at:
             core.duty_at = math.inf  # before the work, so that one thread does it
             core.duty_at = core.runtime.run_due(now)

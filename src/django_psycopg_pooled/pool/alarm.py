@@ -1,0 +1,51 @@
+"""When the pool's housekeeping is due next."""
+
+import weakref
+from collections.abc import Callable
+
+from django_psycopg_pooled.pool.core import Core
+from django_psycopg_pooled.runtime.protocol import Task
+
+SHORTEST_NAP_S = 0.5
+
+
+class Alarm:
+    """Sees that housekeeping runs as long as a connection is idle; belongs to one pool."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        # Weak, so that a pool is no cycle and goes at once when nobody needs it.
+        self._ring: Callable[[], Task | None] = _nobody
+
+    def wakes(self, task: Task) -> None:
+        """The method to call; said once, by the housekeeper."""
+        self._ring = weakref.WeakMethod(task)
+
+    def arm(self) -> None:
+        """See that it is called when something will be due. Cheap if that is so already."""
+        core, ring = self._core, self._ring()
+        if ring is None:
+            return  # the pool is going
+        with core.lock:
+            if core.ledger.armed or core.ledger.closed or not core.ledger.idle:
+                return
+            core.ledger.armed = True
+            now = core.clock.monotonic()
+            when = max(self._due_locked(), now + SHORTEST_NAP_S)
+        core.runtime.call_at(when, ring)
+        if not core.runtime.threaded:
+            core.duty_at = min(core.duty_at, when)
+
+    def _due_locked(self) -> float:
+        """When the first of the idle connections will want something."""
+        ledger, options = self._core.ledger, self._core.options
+        due = min(entry.retire_at for entry in ledger.idle)
+        if ledger.size > options.min_size:
+            due = min(due, ledger.idle[0].since + options.idle_limit)
+        if options.keepalive:
+            due = min(due, min(e.proven_at for e in ledger.idle) + options.keepalive)
+        return due
+
+
+def _nobody() -> None:
+    return None
