@@ -38,6 +38,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django.contrib.postgres",
+    "django_psycopg_pooled",
     "example.shop",
 ]
 MIDDLEWARE = [
