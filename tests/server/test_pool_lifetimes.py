@@ -6,6 +6,7 @@ import weakref
 from django.db import connections
 
 from django_psycopg_pooled import pools
+from django_psycopg_pooled.integration.wrapper import PooledWrapper
 from django_psycopg_pooled.pool.pool import Pool
 from tests.server.databases import Databases
 from tests.server.support import borrow, eventually, fill, in_thread, pool_of, value, wrapper
@@ -88,10 +89,11 @@ def test_a_copy_with_other_options_takes_its_pool_with_it(databases: Databases) 
 
     def use_a_copy() -> weakref.ref[Pool]:
         copy = connection.copy()
+        assert isinstance(copy, PooledWrapper)
         copy.settings_dict["OPTIONS"]["application_name"] = "copy"
-        value(copy, "SELECT 1")  # type: ignore[arg-type]
+        value(copy, "SELECT 1")
         copy.close()
-        return weakref.ref(copy.pool)  # type: ignore[attr-defined]
+        return weakref.ref(pool_of(copy))
 
     pool = use_a_copy()
     eventually(lambda: is_gone(pool))
