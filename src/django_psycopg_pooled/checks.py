@@ -16,7 +16,7 @@ from django_psycopg_pooled.options import PoolOptions
 CHECKS = {
     "django_psycopg_pooled.E001": "OPTIONS['pool'] holds something that cannot be used.",
     "django_psycopg_pooled.W001": "CONN_MAX_AGE keeps pooled connections from other threads.",
-    "django_psycopg_pooled.I001": "CONN_HEALTH_CHECKS changes nothing: the pool always checks.",
+    "django_psycopg_pooled.I001": "CONN_HEALTH_CHECKS changes nothing: the pool always looks.",
 }
 
 
@@ -47,7 +47,7 @@ def _check(alias: str, settings: dict[str, Any]) -> Iterator[CheckMessage]:
             " the pool keeps them open. Their age is limited by the pool's option max_lifetime.",
             id="django_psycopg_pooled.W001",
         )
-    if settings["CONN_HEALTH_CHECKS"]:
+    elif settings["CONN_HEALTH_CHECKS"]:  # beside CONN_MAX_AGE it checks what a thread has kept
         yield Info(
             f"{where}['CONN_HEALTH_CHECKS'] changes nothing: the pool looks at each connection"
             " before it lends it, without a round trip, and asks the server if it was idle for"

@@ -1,0 +1,79 @@
+"""The system checks; they connect to nothing."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.core import checks as django_checks
+from django.core.checks import CheckMessage
+from django.db import connections
+
+import django_psycopg_pooled
+from django_psycopg_pooled import checks
+from django_psycopg_pooled.apps import PooledConfig
+
+ALIAS = "checked"
+
+
+@pytest.fixture(autouse=True)
+def _forget_the_alias() -> Iterator[None]:
+    yield
+    connections.settings.pop(ALIAS, None)
+    if hasattr(connections._connections, ALIAS):  # type: ignore[attr-defined]
+        del connections[ALIAS]
+
+
+def run(
+    engine: str = "django_psycopg_pooled.backends.postgresql", **entry: Any
+) -> list[CheckMessage]:
+    """What the checks say of one alias with these settings."""
+    filled = connections.configure_settings(
+        {"default": {}, ALIAS: {"ENGINE": engine, "NAME": "x", **copy.deepcopy(entry)}}
+    )
+    connections.settings[ALIAS] = filled[ALIAS]
+    return [m for m in checks.check_databases(None) if ALIAS in m.msg]
+
+
+def test_the_defaults_are_silent() -> None:
+    assert run() == []
+    assert run(OPTIONS={"pool": True}) == []
+
+
+def test_each_wrong_option_is_an_error_of_its_own() -> None:
+    first, second = run(OPTIONS={"pool": {"max_sise": 1, "timeout": -1}})
+    assert first.id == second.id == "django_psycopg_pooled.E001"
+    assert first.msg == (
+        "DATABASES['checked']['OPTIONS']['pool']: 'max_sise' is not a pool option;"
+        " did you mean 'max_size'?"
+    )
+    assert "timeout is -1" in second.msg
+    assert first.level == django_checks.ERROR
+
+
+@pytest.mark.parametrize(("age", "words"), [(None, "until it ends"), (60, "for 60 s")])
+def test_conn_max_age_is_explained(age: int | None, words: str) -> None:
+    [message] = run(CONN_MAX_AGE=age, CONN_HEALTH_CHECKS=True)
+    assert message.id == "django_psycopg_pooled.W001"
+    assert words in message.msg
+    assert message.level == django_checks.WARNING
+    assert message.hint is not None
+    assert "Set it to 0" in message.hint
+
+
+def test_conn_health_checks_alone_are_explained() -> None:
+    [message] = run(CONN_HEALTH_CHECKS=True)
+    assert message.id == "django_psycopg_pooled.I001"
+    assert message.level == django_checks.INFO
+
+
+def test_unpooled_aliases_and_other_engines_are_none_of_its_business() -> None:
+    assert run(CONN_MAX_AGE=60, OPTIONS={"pool": False}) == []
+    assert run("django.db.backends.postgresql", CONN_MAX_AGE=60) == []
+
+
+def test_the_app_registers_the_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    registered: list[object] = []
+    monkeypatch.setattr(django_checks, "register", lambda check, *tags: registered.append(check))
+    PooledConfig("django_psycopg_pooled", django_psycopg_pooled).ready()
+    assert registered == [checks.check_databases]
