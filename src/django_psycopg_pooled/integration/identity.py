@@ -1,7 +1,7 @@
 """What a pool is for: the settings that decide whether two wrappers may share connections."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from django.db.backends.base.base import NO_DB_ALIAS
@@ -19,7 +19,7 @@ class Identity:
     wrappers of one alias may differ in their OPTIONS.
     """
 
-    settings: Settings
+    settings: Settings = field(repr=False)  # a password is among them
     time_zone: str | None
 
     @classmethod
