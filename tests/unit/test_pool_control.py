@@ -96,6 +96,16 @@ def test_pause_waits_for_what_is_lent() -> None:
     assert scripted.pool._core.signals == []
 
 
+@pytest.mark.parametrize("workers", [3, 0])
+def test_wait_on_a_paused_pool_waits_for_resume(workers: int) -> None:
+    scripted = ScriptedPool(min_size=1, num_workers=workers)
+    scripted.pool.pause()
+    before = scripted.clock.now
+    with pytest.raises(PoolTimeout, match=r"The pool is paused\."):
+        scripted.pool.wait(timeout=5)
+    assert scripted.clock.now - before == pytest.approx(5)
+
+
 def test_check_drops_the_dead_and_keeps_the_order_of_the_others() -> None:
     scripted = ScriptedPool()
     scripted.warm(4)
