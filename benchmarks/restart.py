@@ -30,7 +30,7 @@ class Patience:
     answer_s: float
 
 
-BRIEF = Patience(3, 3.5)
+BRIEF = Patience(2, 2.5)
 LONG = Patience(20, 60)  # psycopg_pool's own time-out is 30 s
 
 

@@ -16,9 +16,9 @@ from benchmarks.command import Run, main
 from benchmarks.facts import facts
 from benchmarks.field import address, make_databases
 from benchmarks.figures import ratio
-from benchmarks.peers import LEGEND, NATIVE, OURS, Peer, PoolSize
+from benchmarks.peers import LEGEND, NATIVE, Peer, PoolSize
 from benchmarks.process import PeerError, PeerProcess
-from benchmarks.report import Budget, Report
+from benchmarks.report import Report
 from benchmarks.tables import ERROR, Column, Row, Table
 from devtools.postgres import PostgresServer
 from devtools.proxy import TcpProxy
@@ -92,14 +92,13 @@ def measure(server: PostgresServer, run: Run) -> Report:
     known = facts(server)
     rounds = QUICK_ROUNDS if run.quick else ROUNDS
     make_databases(server, run.peers)
-    tables, budgets = [], []
+    tables = []
     for case in CASES:
         outcomes, errors = _outcomes(server, run.peers, case, rounds)
         rows = [_row(peer.name, outcomes, errors) for peer in run.peers]
         tables.append(Table(case.title, COLUMNS, rows))
-        budgets += _budgets(case, outcomes)
     how = HOW.format(ms=1e3 * CONNECT_S, rounds=rounds, settle=SETTLE_S)
-    return Report("spike", how, known, tables, budgets, [LEGEND])
+    return Report("spike", how, known, tables, notes=[LEGEND])
 
 
 def _outcomes(
@@ -153,13 +152,6 @@ def _row(name: str, outcomes: Outcomes, errors: Mapping[str, str]) -> Row:
 def _median(outcomes: Outcomes, name: str, figure: str) -> float | None:
     values = [getattr(one, figure) for one in outcomes.get(name, ())]
     return statistics.median(values) if values else None
-
-
-def _budgets(case: Case, outcomes: Outcomes) -> list[Budget]:
-    ours = _median(outcomes, OURS, "last_ms")
-    by_native = ratio(ours, _median(outcomes, NATIVE, "last_ms"))
-    name = case.title.partition(":")[0]
-    return [Budget(f"{name}: our last client served / native's", by_native, 1)]
 
 
 if __name__ == "__main__":

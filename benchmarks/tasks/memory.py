@@ -2,13 +2,15 @@
 
 import ctypes
 import gc
+import threading
 import tracemalloc
 from typing import Any
 
 import psutil
-from django.db import connections
+from django.db import connections, transaction
 
-from benchmarks.tasks.spike import load, warm
+from benchmarks.tasks.operation import query
+from benchmarks.tasks.spike import PATIENCE_S, load, warm
 from benchmarks.tasks.together import Start, together
 
 _drivers_own: list[Any] = []
@@ -20,19 +22,25 @@ def pool_growth(count: int, traced: bool) -> float:
 
 
 def driver_growth(count: int, traced: bool) -> float:
-    """The same for connections that nobody pools: as Django opens them, each in a thread."""
+    """The same for connections that nobody pools, opened and used by Django as the peers' are."""
     return _growth(_open, count, traced)
 
 
 def _open(count: int) -> None:
+    new = count - len(_drivers_own)
+    all_have_one = threading.Barrier(new)
+
     def connect(start: Start) -> None:
         start()
         wrapper = connections["plain"]
-        wrapper.ensure_connection()
+        with transaction.atomic("plain"):  # the buffers of a used connection are larger
+            query(alias="plain")
+            # As many threads at the same time as with a pool: what they leave is in RSS, too.
+            all_have_one.wait(PATIENCE_S)
         _drivers_own.append(wrapper.connection)
         wrapper.connection = None
 
-    together(count - len(_drivers_own), connect)
+    together(new, connect)
 
 
 def _growth(reach: Any, count: int, traced: bool) -> float:
