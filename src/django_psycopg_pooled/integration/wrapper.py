@@ -86,6 +86,20 @@ class PooledWrapper(StockWrapper):
             self._announce(pool)
         self.run_on_commit = []
 
+    def get_connection_params(self) -> dict[str, Any]:
+        """The stock backend's, which must not see our option: with psycopg2 it would refuse it.
+
+        Asked for by the connection to no database, by which Django makes test databases.
+        """
+        settings = self.settings_dict
+        if not settings["OPTIONS"].get("pool"):
+            return super().get_connection_params()
+        self.settings_dict = {**settings, "OPTIONS": {**settings["OPTIONS"], "pool": False}}
+        try:
+            return super().get_connection_params()
+        finally:
+            self.settings_dict = settings
+
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """The driver's connection, borrowed. *conn_params* matter only to an unpooled wrapper."""
         # connect() has just looked the pool up.
