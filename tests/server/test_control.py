@@ -7,7 +7,6 @@ from django.db import OperationalError
 from django.utils.connection import ConnectionDoesNotExist
 
 from django_psycopg_pooled import OptionsError, PoolClosed, PoolTimeout, pools
-from django_psycopg_pooled.integration.driver import DRIVER
 from tests.server.databases import Databases
 from tests.server.support import (
     Call,
@@ -70,12 +69,14 @@ def test_wait_opens_min_size(databases: Databases) -> None:
     assert pool.get_stats()["pool_available"] == 4
 
 
-def test_wait_for_a_server_that_is_not_there_raises_the_drivers_error(
-    databases: Databases,
+@pytest.mark.parametrize("num_workers", [3, 0])
+def test_wait_for_a_database_that_does_not_exist_fails_at_once_in_the_drivers_words(
+    databases: Databases, num_workers: int
 ) -> None:
-    pool = pool_of(databases.add({"min_size": 2}, NAME="no_such_database"))
-    with pytest.raises((PoolTimeout, DRIVER.PoolTimeout.__mro__[2]), match="does not exist"):
-        pool.wait(2)
+    connection = databases.add({"num_workers": num_workers}, NAME="no_such_database")
+    with pytest.raises(connection.Database.OperationalError, match="does not exist") as raised:
+        pool_of(connection).wait(30)
+    assert not isinstance(raised.value, PoolTimeout)
 
 
 def test_configure_grows_while_running(databases: Databases) -> None:

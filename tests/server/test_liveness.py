@@ -194,3 +194,14 @@ def test_a_keepalive_checks_idle_connections_in_the_background(databases: Databa
     checks.pids.clear()
     eventually(lambda: set(checks.pids) == set(pids))
     assert pool_of(connection).snapshot().count("lent") == 0
+
+
+def test_a_dead_idle_connection_of_min_size_is_replaced_without_a_request(
+    databases: Databases,
+) -> None:
+    connection = databases.add({"min_size": 2, "max_size": 2, "keepalive": 0.1})
+    pool = pool_of(connection)
+    pool.wait(10)
+    databases.server.terminate_backends("tests")
+    eventually(lambda: databases.server.backends("datname = 'tests'") == 2)
+    eventually(lambda: pool.get_stats()["pool_available"] == 2)

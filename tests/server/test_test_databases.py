@@ -25,7 +25,7 @@ def connection(databases: Databases) -> Iterator[PooledWrapper]:
     """An alias whose test database exists, with idle connections to it."""
     connection = databases.add({"max_size": 5})
     fill(pool_of(connection), 2)
-    connection.creation.create_test_db(verbosity=0, autoclobber=True, serialize=False)
+    connection.creation.create_test_db(verbosity=0, autoclobber=True)
     fill(pool_of(connection), 3)
     yield connection
     if connection.settings_dict["NAME"] == "test_tests":
@@ -139,7 +139,7 @@ def test_a_connection_lent_to_a_thread_hinders_as_without_a_pool_and_then_no_mor
 def test_a_pool_with_min_size_does_not_refill_under_the_creation(databases: Databases) -> None:
     connection = databases.add({"min_size": 4, "max_size": 4})
     borrow(connection)
-    connection.creation.create_test_db(verbosity=0, autoclobber=True, serialize=False)
+    connection.creation.create_test_db(verbosity=0, autoclobber=True)
     try:
         for suffix in ("1", "2"):
             borrow(connection)  # its pool begins to open four
@@ -153,5 +153,5 @@ def test_a_pool_with_min_size_does_not_refill_under_the_creation(databases: Data
 def test_a_test_database_can_be_kept(databases: Databases, connection: PooledWrapper) -> None:
     connection.creation.destroy_test_db("tests", verbosity=0, keepdb=True)
     assert found(databases) == ["test_tests"]
-    connection.creation.create_test_db(verbosity=0, serialize=False, keepdb=True)
+    connection.creation.create_test_db(verbosity=0, keepdb=True)
     assert value(connection, "SELECT current_database()") == "test_tests"
