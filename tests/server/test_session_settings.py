@@ -82,6 +82,20 @@ def test_a_thread_that_comes_after_a_change_never_gets_the_old_time_zone(
     assert time_zone(connection) == "UTC"
 
 
+def test_a_connection_whose_time_zone_was_changed_in_use_is_not_lent_by_its_old_pool(
+    databases: Databases,
+) -> None:
+    connection = databases.add()
+    first = borrow(connection)
+    old = pool_of(connection)
+    with override_settings(USE_TZ=False, TIME_ZONE="America/Lima"):
+        assert time_zone(connection) == "America/Lima"
+        connection.close()
+    assert connection.pool is old
+    assert time_zone(connection) == "UTC"
+    assert borrow(connection) != first
+
+
 def test_connections_in_a_time_zone_that_is_gone_do_not_stay_on_the_server(
     databases: Databases,
 ) -> None:
