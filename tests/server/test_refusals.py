@@ -69,7 +69,7 @@ def test_a_queue_that_is_full_turns_the_next_request_away_at_once(databases: Dat
         waiting = Call(lambda: borrow(wrapper(alias)))
         eventually(lambda: pool.get_stats()["requests_waiting"] == 1)
         what, state, cause, advice = refusal(connection, TooManyRequests).splitlines()
-    assert what.startswith("[P102] 1 requests already wait for a connection to")
+    assert what.startswith("[P102] 1 request already waiting for a connection to")
     assert "max_waiting is 1" in what
     assert state.startswith("Pool: 1 of 1 lent, 0 idle, 0 opening; 1 request waiting.")
     assert "thread 'web-5'" in cause

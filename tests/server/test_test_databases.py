@@ -155,3 +155,22 @@ def test_a_test_database_can_be_kept(databases: Databases, connection: PooledWra
     assert found(databases) == ["test_tests"]
     connection.creation.create_test_db(verbosity=0, keepdb=True)
     assert value(connection, "SELECT current_database()") == "test_tests"
+
+
+def test_a_template_that_another_alias_has_idle_connections_to_can_be_copied(
+    databases: Databases,
+) -> None:
+    databases.server.create_database("pattern")
+    try:
+        databases.server.psql("CREATE TABLE from_pattern (n int)", "pattern")
+        pattern = databases.add(NAME="pattern")
+        assert value(pattern, "SELECT 1") == 1
+        pattern.close()
+        connection = databases.add(TEST={"TEMPLATE": "pattern"})
+        connection.creation.create_test_db(verbosity=0, autoclobber=True)
+        assert value(connection, "SELECT count(*) FROM from_pattern") == 0
+        connection.creation.destroy_test_db("tests", verbosity=0)
+        pattern.close_pool()
+    finally:
+        databases.server.psql('DROP DATABASE "pattern" WITH (FORCE)')
+        databases.server.psql('DROP DATABASE IF EXISTS "test_tests" WITH (FORCE)')

@@ -186,7 +186,7 @@ def test_a_request_beyond_max_waiting_is_refused_at_once() -> None:
         scripted.pool.checkout(timeout=2)
     [error] = refused
     assert str(error).startswith(
-        "[P102] 1 requests already wait for a connection to 'shop', and max_waiting is 1."
+        "[P102] 1 request already waiting for a connection to 'shop', and max_waiting is 1."
     )
 
 

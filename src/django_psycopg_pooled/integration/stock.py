@@ -1,9 +1,17 @@
-"""The stock backend's wrapper, as the mixin sees it."""
+"""The stock backend's classes, as ours see them."""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.base import DatabaseWrapper
+    from django.db.backends.postgresql.creation import DatabaseCreation
+
+    class StockCreation(DatabaseCreation):
+        """Django's making of test databases, with what its type stubs leave out."""
+
+        def _execute_create_test_db(
+            self, cursor: Any, parameters: dict[str, str], keepdb: bool = False
+        ) -> None: ...
 
     class StockWrapper(DatabaseWrapper):
         """Django's PostgreSQL wrapper, with what its type stubs leave out."""
@@ -15,5 +23,6 @@ if TYPE_CHECKING:
 else:
     # Mixed in before the stock wrapper or GeoDjango's, so it must not derive from one of them.
     from django.db.backends.base.base import BaseDatabaseWrapper as StockWrapper
+    from django.db.backends.postgresql.creation import DatabaseCreation as StockCreation
 
-__all__ = ["StockWrapper"]
+__all__ = ["StockCreation", "StockWrapper"]

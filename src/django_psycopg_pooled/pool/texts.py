@@ -20,8 +20,8 @@ def full_error(core: Core) -> Exception:
     """TooManyRequests."""
     pool = snapshot(core)
     return core.driver.TooManyRequests(
-        f"[{core.driver.TooManyRequests.code}] {pool.requests_waiting} requests already wait for"
-        f" a connection to {pool.name!r}, and max_waiting is {pool.max_waiting}.\n"
+        f"[{core.driver.TooManyRequests.code}] {_requests(pool.requests_waiting)} already waiting"
+        f" for a connection to {pool.name!r}, and max_waiting is {pool.max_waiting}.\n"
         f"{_state(pool)}\n{_cause(pool)}\n"
         f"To do: (1) end transactions sooner; (2) raise max_size above {pool.max_size} (one server"
         f" process each); (3) raise max_waiting above {pool.max_waiting} (requests then queue"

@@ -2,6 +2,7 @@
 
 from django.contrib.gis.db.backends.postgis import base, features
 
+from django_psycopg_pooled.integration.creation import PooledCreation
 from django_psycopg_pooled.integration.features import PooledFeatures
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
 
@@ -17,3 +18,4 @@ class DatabaseWrapper(PooledWrapper, base.DatabaseWrapper):
     """
 
     features_class = DatabaseFeatures
+    creation_class = PooledCreation
