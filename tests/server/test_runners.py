@@ -166,8 +166,6 @@ def test_forbidden_without_the_mark():
     with pytest.raises(RuntimeError, match="Database access not allowed"):
         Note.objects.count()
 """
-# Python warns of every fork() beside threads, and the pool's may be there.
-NO_FORK_ADVICE = "ignore:This process:DeprecationWarning"
 FILES = {
     "project_settings.py": SETTINGS,
     "notes/__init__.py": "",
@@ -219,7 +217,7 @@ def test_djangos_runner_passes(
 ) -> None:
     folder = script_folder({**FILES, "notes/tests.py": DJANGO_TESTS})
     done = run(
-        databases, folder, "-W", "default", "-W", NO_FORK_ADVICE,
+        databases, folder, "-W", "default",
         "-m", "django", "test", "--noinput", f"--parallel={parallel}", pool=pool,
     )  # fmt: skip
     assert_quiet_success(done)

@@ -119,3 +119,45 @@ def test_many_threads_submitting_at_once_lose_no_task() -> None:
     for thread in submitters:
         thread.join()
     assert _all_end()
+
+
+def test_a_pause_ends_resting_threads_and_resume_keeps_the_timers() -> None:
+    runtime = ThreadRuntime("test", 3, SYSTEM_CLOCK)
+    done = threading.Event()
+    runtime.call_at(time.monotonic() + 0.2, done.set)
+    assert len(_threads()) == 1
+    runtime.pause(5.0)
+    assert _threads() == []
+    runtime.resume()
+    assert _threads() == [], "Python counts threads just after a fork()"
+    runtime.call_at(0.0, lambda: None)
+    assert done.wait(5)
+    assert _all_end()
+
+
+def test_work_that_comes_during_a_pause_is_done() -> None:
+    runtime = ThreadRuntime("test", 3, SYSTEM_CLOCK)
+    runtime.pause(5.0)
+    done = threading.Event()
+    runtime.submit(done.set)
+    assert done.wait(5)
+    assert _all_end()
+    runtime.resume()
+
+
+def test_a_pause_does_not_wait_for_a_thread_at_work_longer_than_it_may() -> None:
+    runtime = ThreadRuntime("test", 3, SYSTEM_CLOCK)
+    begun, end = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        end.wait(10)
+
+    runtime.submit(work)
+    assert begun.wait(5)
+    before = time.monotonic()
+    runtime.pause(0.05)
+    assert time.monotonic() - before < 5
+    end.set()
+    runtime.resume()
+    assert _all_end()

@@ -19,6 +19,8 @@ from django_psycopg_pooled.pool.outage import Outage
 from django_psycopg_pooled.pool.states import State
 from django_psycopg_pooled.runtime.protocol import Runtime
 
+FORK_PATIENCE_S = 0.5  # for connects under way to end before a fork()
+
 Connector = Callable[[], Any]
 
 _inherited: list[object] = []
@@ -105,10 +107,24 @@ def _nothing() -> None:
 _cores: "weakref.WeakSet[Core]" = weakref.WeakSet()
 
 
-def disown_all() -> None:
+def _pause_all() -> None:
+    """Before fork(): as few threads as can be."""
+    for core in list(_cores):
+        core.runtime.pause(FORK_PATIENCE_S)
+
+
+def _resume_all() -> None:
+    """After fork(), in the parent."""
+    for core in list(_cores):
+        core.runtime.resume()
+        # No thread is started here, where Python still counts them: the next return sees to it.
+        core.ledger.armed = False
+
+
+def _disown_all() -> None:
     """In a child of fork(): every pool leaves its connections to the parent."""
     for core in list(_cores):
         core.disown()
 
 
-os.register_at_fork(after_in_child=disown_all)
+os.register_at_fork(before=_pause_all, after_in_parent=_resume_all, after_in_child=_disown_all)

@@ -39,6 +39,12 @@ class InlineRuntime:
     def stop(self) -> None:
         self._timers.clear()
 
+    def pause(self, seconds: float) -> None:
+        """There are no threads."""
+
+    def resume(self) -> None:
+        """There were no threads."""
+
     def _next(self, now: float) -> Task | None:
         try:
             return self._tasks.popleft()

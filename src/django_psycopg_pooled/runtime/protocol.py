@@ -27,5 +27,14 @@ class Runtime(Protocol):
     def stop(self) -> None:
         """Drop the timers, finish what was submitted, end the threads. For good; does not wait."""
 
+    def pause(self, seconds: float) -> None:
+        """Before fork(): end the threads that have no work. Waits for their end, that long at most.
+
+        Python warns of a fork() beside other threads, and is right to.
+        """
+
+    def resume(self) -> None:
+        """After fork(), in the parent: go on. Timers run again after the next call_at()."""
+
     def forget(self) -> None:
         """Be as new, in a child of fork(), where the parent's threads do not exist."""

@@ -9,6 +9,7 @@ from collections import deque
 from django_psycopg_pooled.clock import Clock
 from django_psycopg_pooled.runtime.protocol import Task
 
+GONE_S = 0.002
 LINGER_S = 2.0  # how long a thread without work stays, in case more comes
 
 
@@ -41,7 +42,9 @@ class ThreadRuntime:
         self._timers: list[tuple[float, int, Task]] = []
         self._numbers = itertools.count()
         self._free: deque[threading.Lock] = deque()  # one signal for each thread that waits
+        self._threads: set[threading.Thread] = set()
         self._stopped = False
+        self._paused = False
 
     def submit(self, task: Task) -> None:
         with self._lock:
@@ -75,6 +78,29 @@ class ThreadRuntime:
             while not self._wake_locked():
                 pass
 
+    def pause(self, seconds: float) -> None:
+        with self._lock:
+            self._paused = True
+            while not self._wake_locked():
+                pass
+            others = self._threads - {threading.current_thread()}
+        deadline = self._clock.monotonic() + seconds
+        for thread in others:
+            if thread.is_alive():  # not one that another thread is just about to start
+                thread.join(max(deadline - self._clock.monotonic(), 0.0))
+        if others:
+            # join() returns a moment before the system's thread is gone, and Python counts those.
+            never = threading.Lock()
+            never.acquire()
+            self._clock.wait(never, GONE_S)
+
+    def resume(self) -> None:
+        with self._lock:
+            self._paused = False
+            start = bool(self._tasks)
+        if start:
+            self._start()
+
     def _wake_locked(self) -> bool:
         """Wake a free thread; True if there is none, so that one must be started."""
         if not self._free:
@@ -84,16 +110,24 @@ class ThreadRuntime:
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._work, name=f"pool-{self._name}", daemon=True)
+        with self._lock:
+            self._threads.add(thread)
         try:
             thread.start()
         except RuntimeError:
+            with self._lock:
+                self._threads.discard(thread)
             # No thread can be had: the interpreter is ending, or the system's limit is reached.
             # The work is done here rather than lost.
             self._run_ready()
 
     def _work(self) -> None:
-        while self._run_ready() and self._rest():
-            pass
+        try:
+            while self._run_ready() and self._rest():
+                pass
+        finally:
+            with self._lock:
+                self._threads.discard(threading.current_thread())
 
     def _run_ready(self) -> bool:
         """Run what is due; False if the runtime has stopped."""
@@ -132,10 +166,10 @@ class ThreadRuntime:
 
     def _rest_for_locked(self, now: float) -> float | None:
         """Seconds to wait for work; None if this thread is not needed any more."""
-        if self._stopped:
-            return None
         if self._tasks:
             return 0.0
+        if self._stopped or self._paused:
+            return None
         if self._timers and not self._free:
             return max(self._timers[0][0] - now, 0.0)
         return LINGER_S if len(self._free) < self._standing else None
