@@ -67,6 +67,7 @@ class Opener:
                 core.ledger.rejoin(waiter)
             return None
         with core.lock:
+            core.ledger.opening -= 1
             return core.ledger.lend(entry, core.clock.monotonic(), waiter.thread_id)
 
     def fill(self) -> None:
@@ -168,7 +169,6 @@ class Opener:
             core.demand.saw_connect(now - began)
             core.outage = core.outage.over()
             core.proven = True
-            core.ledger.opening -= 1
 
     def _make_ready(self, connection: Any) -> None:
         """Let the user's hooks have the new connection. Raises what they raise, or the driver."""
@@ -189,12 +189,12 @@ class Opener:
         core = self._core
         with core.lock:
             late = core.ledger.closed
+            core.ledger.opening -= 1
             if late:
                 entry.move(State.CLOSING)
-            else:
-                # Who waits for it gets it unchecked: it is new.
-                if not core.ledger.give(entry, entry.opened_at):
-                    entry.fresh_until = entry.opened_at + core.options.fresh_for
+            elif not core.ledger.give(entry, entry.opened_at):
+                # Who waits for it gets it unchecked: it is new. But now it is shelved.
+                entry.fresh_until = entry.opened_at + core.options.fresh_for
             core.notify()
         if late:
             core.close_entries([entry])
