@@ -180,3 +180,20 @@ def test_who_waits_in_vain_for_a_return_gets_a_connect_of_its_own() -> None:
     assert other.connection is not lease.connection
     assert scripted.clock.now - before == pytest.approx(0.004)
     audit(scripted.pool)
+
+
+def test_after_a_restart_the_request_is_served_before_min_size_is_filled_again() -> None:
+    opening: list[int] = []
+    scripted = ScriptedPool(
+        min_size=10,
+        configure=lambda _: opening.append(scripted.pool._core.ledger.opening),
+    )
+    scripted.pool.wait()
+    for connection in scripted.driver.opened:
+        connection.dead = True
+    opening.clear()
+    assert scripted.pool.checkout().connection.number == 11
+    assert opening == [1], "the request's connect had company"
+    scripted.clock.advance(0.001)
+    assert scripted.counts() == {"lent": 1, "idle": 9}
+    assert max(opening) <= scripted.pool.options.num_workers

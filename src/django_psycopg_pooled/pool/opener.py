@@ -109,12 +109,14 @@ class Opener:
             return max(core.outage.due_at(waited_for=True) - core.clock.monotonic(), 0.0)
 
     def _wanted_locked(self, now: float) -> bool:
-        ledger = self._core.ledger
-        asked_for = ledger.opening < ledger.asking
-        missing = ledger.size < self._core.options.min_size and not self._core.outage.reported
-        if not asked_for and not missing:
-            return False
-        return self._may_try_locked(now, waited_for=asked_for)
+        ledger, options = self._core.ledger, self._core.options
+        if ledger.opening < ledger.asking:
+            return self._may_try_locked(now, waited_for=True)
+        # What only min_size wants comes after all requests, and a few at a time: after a restart of
+        # the server a hundred connects at once would keep the first request waiting for its own.
+        missing = ledger.size < options.min_size and not self._core.outage.reported
+        calm = not ledger.waiting and ledger.opening < options.num_workers
+        return missing and calm and self._may_try_locked(now, waited_for=False)
 
     def _may_try_locked(self, now: float, *, waited_for: bool) -> bool:
         ledger, outage = self._core.ledger, self._core.outage
