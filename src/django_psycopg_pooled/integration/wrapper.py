@@ -1,7 +1,9 @@
 """The part of a DatabaseWrapper that lends its connection from a pool."""
 
 import time
+from asyncio import _get_running_loop  # the public one raises, which costs more than close()
 from functools import partial
+from threading import get_ident
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -65,10 +67,12 @@ class PooledWrapper(StockWrapper):
         if pool is None:
             super().connect()
             return
-        self.in_atomic_block = False
-        self.savepoint_ids = []
-        self.atomic_blocks = []
-        self.needs_rollback = False
+        if self.in_atomic_block or self.needs_rollback or self.savepoint_ids:
+            # The previous connection was closed, or taken away, in an atomic block.
+            self.in_atomic_block = False
+            self.savepoint_ids = []
+            self.atomic_blocks = []
+            self.needs_rollback = False
         settings = self.settings_dict
         self.health_check_enabled = settings["CONN_HEALTH_CHECKS"]
         max_age = settings["CONN_MAX_AGE"]
@@ -132,13 +136,34 @@ class PooledWrapper(StockWrapper):
         if self.connection.autocommit != autocommit:
             super()._set_autocommit(autocommit)
 
+    def close(self) -> None:
+        """Give the connection back; see Pool.checkin for how long that may block.
+
+        Stock's, without asking twice whose thread this is: it is on the path of every request.
+        """
+        if self._lease is None or self._thread_ident != get_ident() or _get_running_loop():
+            super().close()  # which refuses other threads, and async code
+            return
+        self.run_on_commit = []
+        if self.closed_in_transaction or self.connection is None:
+            return
+        try:
+            self._close()
+        finally:
+            if self.in_atomic_block:
+                self.closed_in_transaction = True
+                self.needs_rollback = True
+            else:
+                self.connection = None
+
     def _close(self) -> None:
-        lease = self._lease
-        if lease is None:
+        lease, lender = self._lease, self._lender
+        if lease is None or lender is None:
             super()._close()
             return
-        connection, self.connection = self.connection, None
-        self._give_back()
+        connection = self.connection
+        self._lease = self._lender = self.connection = None
+        lender.checkin(lease)
         if connection is not lease.connection:
             # Somebody has put a connection of their own in the place of ours.
             with self.wrap_database_errors:
@@ -155,8 +180,10 @@ class PooledWrapper(StockWrapper):
 
         Not stock's, which leaves all checks to the pool: that has not seen a kept connection since.
         """
+        if self.connection is None:
+            return
         lease = self._lease
-        if lease is not None and lease.ended:
+        if lease is not None and lease.entry.loan != lease.number:
             self._disown()
         BaseDatabaseWrapper.close_if_health_check_failed(self)
 

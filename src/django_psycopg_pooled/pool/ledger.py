@@ -45,9 +45,9 @@ class Ledger:
         entry.state = State.LENT
         entry.since = now
         entry.thread_id = thread_id
-        entry.loan = entry.uses = entry.uses + 1
+        entry.loan = entry.uses = number = entry.uses + 1
         self.lent += 1
-        return Lease(entry, entry.loan)
+        return Lease(entry, number)
 
     def lend(self, entry: Entry, now: float, thread_id: int) -> Lease:
         """Lend *entry*, which is in nobody's hands."""

@@ -95,19 +95,29 @@ class Pool:
 
     def _checkout_slowly(self, lease: Lease | None, thread_id: int, deadline: float) -> Lease:
         core = self._core
-        while True:
-            if lease is None:
-                lease = self._queue.wait(thread_id, deadline)
-            fit = False
-            try:
-                fit = self._fitness.is_fit(lease.entry)
-            finally:
-                if not fit:
-                    self._returns.discard(lease)
-            if fit:
-                return lease
-            with core.lock:
-                lease = core.ledger.lend_idle(core.clock.monotonic(), thread_id)
+        discarded = False
+        try:
+            while True:
+                if lease is None:
+                    lease = self._queue.wait(thread_id, deadline)
+                if self._is_fit(lease):
+                    return lease
+                discarded = True
+                with core.lock:
+                    lease = core.ledger.lend_idle(core.clock.monotonic(), thread_id)
+        finally:
+            if discarded:
+                self._opener.meet_demand()  # for others, and min_size
+
+    def _is_fit(self, lease: Lease) -> bool:
+        """Judge a connection; close it if it is not fit, or its judge was interrupted."""
+        fit = False
+        try:
+            fit = self._fitness.is_fit(lease.entry)
+        finally:
+            if not fit:
+                self._returns.discard(lease)
+        return fit
 
     def checkin(self, lease: Lease) -> None:
         """End a loan. Does nothing if it has ended already, or was inherited over fork().

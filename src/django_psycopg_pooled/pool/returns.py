@@ -27,9 +27,10 @@ class Returns:
         """End the loan; False if its connection is to be closed, and is CLOSING already."""
         core, entry = self._core, lease.entry
         ledger, options = core.ledger, core.options
-        if lease.ended:
+        if entry.loan != lease.number:
             return True  # two threads gave the same loan back, and the other one was first
-        ledger.end(lease)
+        entry.loan = 0  # as Ledger.end() does
+        ledger.lent -= 1
         used = now - entry.since
         core.counters.usage_s += used
         core.demand.saw_loan(used)
@@ -63,6 +64,7 @@ class Returns:
         finally:
             if not tidy:
                 self.discard(lease, bad=True)
+                self._opener.meet_demand()
         if tidy:
             now = self._core.clock.monotonic()
             with self._core.lock:
@@ -70,7 +72,10 @@ class Returns:
             self.follow_up(lease, now, kept=kept)
 
     def discard(self, lease: Lease, *, bad: bool = False) -> None:
-        """End a loan and close its connection. Blocks for the close."""
+        """End a loan and close its connection. Blocks for the close.
+
+        The caller sees to what should take its place, when its own request has been served.
+        """
         core = self._core
         with core.lock:
             if lease.ended:
@@ -79,7 +84,6 @@ class Returns:
             core.counters.returns_bad += bad
             lease.entry.move(State.CLOSING)
         core.close_entries([lease.entry])
-        self._opener.meet_demand()
 
     def _tidied(self, lease: Lease) -> bool:
         """Bring the connection back to where it was lent; False if it must go."""
