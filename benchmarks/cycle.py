@@ -151,8 +151,8 @@ def _how(length: Length) -> str:
     return (
         f"cursor, SELECT 1, fetchone(), connection.close() in one thread over TCP with SCRAM;"
         f" {length.starts} starts of {length.rounds} rounds in turn of {length.operations}"
-        f" operations (a round ends early after {length.seconds} s); a figure is the median of the rounds'"
-        " medians."
+        f" operations (a round ends early after {length.seconds} s); a figure is the median of the"
+        " rounds' medians."
     )
 
 
