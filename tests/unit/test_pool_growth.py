@@ -129,6 +129,33 @@ def test_reconnect_failed_is_called_once_an_outage_with_the_pool() -> None:
     assert scripted.pool.checkout().connection.number == 2
 
 
+def test_after_a_refusal_only_a_request_tries_again() -> None:
+    driver = ScriptedDriver([RefusedError("wrong password")] * 2)
+    scripted = ScriptedPool(driver, min_size=2)
+    with pytest.raises(RefusedError):
+        scripted.pool.checkout()
+    scripted.clock.advance(1000)
+    assert len(driver.script) == 1, "the pool knocks by itself, and may lock the account"
+    with pytest.raises(RefusedError):
+        scripted.pool.checkout()
+    scripted.clock.advance(1)
+    scripted.pool.checkout()
+    scripted.clock.advance(0.001)
+    assert scripted.counts() == {"lent": 1, "idle": 1}
+
+
+@pytest.mark.parametrize("workers", [3, 0])
+def test_wait_tries_again_after_a_refusal_that_was_mended(workers: int) -> None:
+    driver = ScriptedDriver([RefusedError("wrong password")])
+    scripted = ScriptedPool(driver, min_size=2, num_workers=workers)
+    with pytest.raises(RefusedError):
+        scripted.pool.checkout()
+    before = scripted.clock.now
+    scripted.pool.wait(timeout=10)
+    assert scripted.counts() == {"idle": 2}
+    assert scripted.clock.now - before < 1
+
+
 def test_during_an_outage_one_connect_is_tried_at_a_time() -> None:
     driver = ScriptedDriver([None, None, None, *[DriverError("connection refused")] * 500])
     scripted = ScriptedPool(driver, min_size=3)

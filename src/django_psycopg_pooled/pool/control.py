@@ -79,7 +79,7 @@ class Control:
         while True:
             self._opener.fill()
             left = deadline - core.clock.monotonic()
-            pause = left if core.runtime.threaded else min(left, self._opener.retry_in() or left)
+            pause = min(left, self._opener.retry_in() or left)
             done = self._wait_until(self._is_filled_or_refused_locked, pause)
             if core.outage.refusal is not None:
                 raise core.outage.refusal

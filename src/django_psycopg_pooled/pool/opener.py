@@ -27,10 +27,12 @@ class Opener:
         self._fitness = fitness
         self._alarm = alarm
 
-    def meet_demand(self) -> None:
+    def meet_demand(self, *, awaited: bool = False) -> None:
         """Have connections opened that are asked for and have a slot. Does not block.
 
         Called after whatever may have made room or want: a request joined, a slot came free.
+
+        awaited   somebody waits for min_size, so that it need not wait as if nobody did
         """
         core = self._core
         reserved: list[Entry] = []
@@ -41,7 +43,7 @@ class Opener:
                 if core.ledger.waiting and self._may_try_locked(now, waited_for=True):
                     core.ledger.waiting[0].wake()
                 return
-            while self._wanted_locked(now):
+            while self._wanted_locked(now, awaited):
                 reserved.append(core.ledger.reserve(now))
         for entry in reserved:
             core.runtime.submit(partial(self._open_in_background, entry))
@@ -76,7 +78,7 @@ class Opener:
         Raises nothing: a failed connect is noted, and the next may be tried in retry_in() seconds.
         """
         if self._core.runtime.threaded:
-            self.meet_demand()
+            self.meet_demand(awaited=True)
         else:
             while (entry := self._reserve_missing()) is not None and self._open_for_all(entry):
                 pass
@@ -108,15 +110,15 @@ class Opener:
                 return 0.0
             return max(core.outage.due_at(waited_for=True) - core.clock.monotonic(), 0.0)
 
-    def _wanted_locked(self, now: float) -> bool:
+    def _wanted_locked(self, now: float, awaited: bool) -> bool:
         ledger, options = self._core.ledger, self._core.options
         if ledger.opening < ledger.asking:
             return self._may_try_locked(now, waited_for=True)
         # What only min_size wants comes after all requests, and a few at a time: after a restart of
         # the server a hundred connects at once would keep the first request waiting for its own.
-        missing = ledger.size < options.min_size and not self._core.outage.reported
+        missing = ledger.size < options.min_size and not self._core.outage.given_up
         calm = not ledger.waiting and ledger.opening < options.num_workers
-        return missing and calm and self._may_try_locked(now, waited_for=False)
+        return missing and calm and self._may_try_locked(now, waited_for=awaited)
 
     def _may_try_locked(self, now: float, *, waited_for: bool) -> bool:
         ledger, outage = self._core.ledger, self._core.outage
@@ -229,7 +231,7 @@ class Opener:
         logger.warning("pool %r: cannot connect: %s", core.name, error)
         if report:
             self._report()
-        if core.runtime.threaded and (waited_for or not core.outage.reported):
+        if core.runtime.threaded and (waited_for or not core.outage.given_up):
             core.runtime.call_at(retry_at, self.meet_demand)
         return hopeless
 

@@ -38,6 +38,11 @@ class Outage:
         """When the next connect may be tried. A request that has come meanwhile hastens it."""
         return min(self.retry_at, self.failed_at + LONGEST_DELAY_S) if waited_for else self.retry_at
 
+    @property
+    def given_up(self) -> bool:
+        """Whether only a request makes the pool try again: for min_size alone it does not."""
+        return self.reported or self.refusal is not None
+
     def over(self) -> "Outage":
         """The next state: no outage."""
         return Outage() if self.failures else self
