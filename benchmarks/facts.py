@@ -35,7 +35,7 @@ def facts(server: PostgresServer) -> Facts:
         "cores": str(os.cpu_count()),
         "CPU": _cpu_model(),
         "load": ", ".join(f"{load:.1f}" for load in os.getloadavg()),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "Python": platform.python_version(),
         "PostgreSQL": server_version,
         **{package: version for package in PACKAGES if (version := _version(package))},

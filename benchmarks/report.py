@@ -32,9 +32,13 @@ class Budget:
 
     def line(self) -> str:
         """One line for the terminal."""
-        measured = "" if self.measured is None else f", measured {self.measured:.3g}"
+        measured = "" if self.measured is None else f", measured {_short(self.measured)}"
         sign = ">=" if self.at_least else "<="
         return f"{self.verdict}: {self.promise} {sign} {self.limit:g}{measured}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 'spike': a cold pool and long requests, so that each client needs a connection of its own: growing
 one after the other shows. 'jungle': a few warm connections and requests much shorter than a
 connect: opening many connections shows. Once after traffic of such requests, from which a pool may
-learn, and once straight after its start.
+learn; once straight after its start; and once where connects were quick until the rush, so that a
+pool that learns has learnt wrongly.
 Source: the jungle is HikariCP's (documents/Welcome-To-The-Jungle.md).
 """
 
@@ -40,6 +41,7 @@ class Case:
     hold: bool
     warm: int = 0  # connections
     traffic: int = 0  # operations of each warm connection before the rush
+    quick_before: bool = False  # connects are slow only from the rush on
 
 
 REQUEST = "SELECT pg_sleep(0.002)"
@@ -57,7 +59,11 @@ FRESH_JUNGLE = Case(
     "fresh jungle: the same straight after the start",
     clients=50, size=PoolSize(5, 50), sql=REQUEST, hold=False, warm=5,
 )  # fmt: skip
-CASES = (SPIKE, JUNGLE, FRESH_JUNGLE)
+SLOWED_JUNGLE = Case(
+    "slowed jungle: straight after the start, and connects were quick until the rush",
+    clients=50, size=PoolSize(5, 50), sql=REQUEST, hold=False, warm=5, quick_before=True,
+)  # fmt: skip
+CASES = (SPIKE, JUNGLE, FRESH_JUNGLE, SLOWED_JUNGLE)
 
 
 @dataclass(frozen=True)
@@ -118,14 +124,16 @@ def _outcomes(
 
 def _rush(server: PostgresServer, peer: Peer, case: Case) -> Outcome:
     with (
-        TcpProxy(server.host, server.port, connect_delay_s=CONNECT_S) as proxy,
+        TcpProxy(server.host, server.port) as proxy,
         PeerProcess(peer, address(server, peer, proxy.port), case.size) as process,
     ):
+        proxy.delay(0.0 if case.quick_before else CONNECT_S)
         process.ask("spike.load")
         if case.warm:
             process.ask("spike.warm", connections=case.warm)
         if case.traffic:
             process.ask("spike.traffic", threads=case.warm, operations=case.traffic, sql=case.sql)
+        proxy.delay(CONNECT_S)
         proxy.reset_count()
         served = process.ask(
             "spike.storm", TASK_LIMIT_S, clients=case.clients, sql=case.sql, hold=case.hold
