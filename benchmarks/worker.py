@@ -43,10 +43,6 @@ def _answer(answers: TextIO, work: Any) -> None:
 def _prepare(setup: dict[str, Any]) -> None:
     if setup["greenlets"]:
         importlib.import_module("gevent.monkey").patch_all()
-    if setup["driver"] == "psycopg2":
-        # The stand-in on PYTHONPATH raises ImportError; a package that is not installed
-        # raises ModuleNotFoundError, and some peers catch only that.
-        sys.modules["psycopg"] = None  # type: ignore[assignment]
     import django
     from django.conf import settings
 
