@@ -4,8 +4,9 @@ import pytest
 
 from django_psycopg_pooled.drivers.protocol import TransactionStatus
 from django_psycopg_pooled.errors import NotBorrowed, PoolClosed, PoolTimeout, TooManyRequests
-from django_psycopg_pooled.pool.entry import Entry
+from django_psycopg_pooled.pool.entry import Entry, Lease
 from django_psycopg_pooled.pool.states import IllegalMove, State
+from django_psycopg_pooled.pool.waiter import Waiter
 from django_psycopg_pooled.testing import ScriptedDriver
 from django_psycopg_pooled.testing.scripted import DriverError, RefusedError
 from tests.unit.scripted_pool import ScriptedPool, audit
@@ -268,3 +269,19 @@ def test_a_move_that_the_table_does_not_allow_raises() -> None:
     entry.move(State.IDLE)
     with pytest.raises(IllegalMove, match="connection 1: IDLE to CLOSED"):
         entry.move(State.CLOSED)
+
+
+def test_without_threads_a_return_that_comes_while_one_asks_for_a_connect_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scripted = ScriptedPool(max_size=1, num_workers=0)
+    lease = scripted.pool.checkout()
+    open_for = scripted.pool._opener.open_for
+
+    def return_first(waiter: Waiter) -> Lease | None:
+        scripted.pool.checkin(lease)
+        return open_for(waiter)
+
+    monkeypatch.setattr(scripted.pool._opener, "open_for", return_first)
+    assert scripted.pool.checkout(timeout=1).connection is lease.connection
+    audit(scripted.pool)

@@ -19,7 +19,7 @@ class Registry:
     The pool of a configured alias is held until its settings change, whether a thread uses it or
     not. Any other (a test's clone, a temporary alias) lives as long as a wrapper that uses it.
 
-    Guards: `_lock` guards `_held` and `_known`.
+    Guards: `_lock` guards all other attributes.
     Lock order: taken before a pool's; no connection is opened or closed while it is held.
     """
 
@@ -27,6 +27,7 @@ class Registry:
         self._lock = threading.Lock()
         self._held: dict[str, tuple[Pool, Identity]] = {}
         self._known: list[tuple[str, Identity, weakref.ref[Pool]]] = []
+        self._gives_back_at_exit = False
 
     def unlock(self) -> None:
         """In a child of fork(): a lock that no thread of the parent holds."""
@@ -69,10 +70,11 @@ class Registry:
         return [pool for pool in pools if pool is not None and not pool.closed]
 
     def _make_locked(self, make: Callable[[], Pool]) -> Pool:
-        if not self._known:
+        if not self._gives_back_at_exit:
             # Drivers warn of a connection that is dropped while open, as one that the main thread
-            # has borrowed would be at the interpreter's exit. Registering it twice does no harm.
+            # has borrowed would be at the interpreter's exit.
             atexit.register(connections.close_all)
+            self._gives_back_at_exit = True
         return make()
 
     def _find_locked(self, name: str, identity: Identity) -> Pool | None:

@@ -11,9 +11,10 @@ from django_psycopg_pooled.integration.identity import Identity
 class Sessions:
     """The connector of one pool; lives as long as it.
 
-    For each it makes an unpooled wrapper, of the same class and settings as the one that asked for
-    the pool, and lets it do what the stock backend does for a new connection: parameters, adapters,
-    isolation level, time zone, role. A subclass that overrides one of these is honoured.
+    For each connection it makes a wrapper without a pool, of the same class and settings as the
+    one that asked for the pool, and lets it do what the stock backend does for a new connection:
+    parameters, adapters, isolation level, time zone, role. A subclass that overrides one of these
+    is honoured.
     """
 
     def __init__(

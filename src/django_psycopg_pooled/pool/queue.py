@@ -80,8 +80,9 @@ class Queue:
         if core.runtime.threaded:
             self._opener.meet_demand()
         else:
-            waiter.lease = waiter.lease or self._opener.open_for(waiter)
-            if waiter.lease is not None:
+            lease = self._opener.open_for(waiter)
+            if lease is not None:  # else it may have been handed one just now: that one stays
+                waiter.lease = lease
                 return 0.0
         return self._opener.retry_in() or math.inf
 
