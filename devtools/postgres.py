@@ -77,6 +77,15 @@ def _let_others_read(folder: Path) -> None:
             path.chmod(path.stat().st_mode | (0o055 if executable else 0o044))
 
 
+def given_to(system_user: str, folder: Path) -> dict[str, Any]:
+    """Arguments with which subprocess runs a program that refuses root; gives it *folder*."""
+    if os.geteuid() != 0:
+        return {"cwd": "/"}
+    who = pwd.getpwnam(system_user)
+    os.chown(folder, who.pw_uid, who.pw_gid)
+    return {"cwd": "/", "user": who.pw_uid, "group": who.pw_gid, "extra_groups": []}
+
+
 class PostgresServer:
     """One server process and its data folder; lives from start() to stop()."""
 
@@ -99,11 +108,7 @@ class PostgresServer:
         self.data = self._folder / "data"
         self.log = self._folder / "server.log"
         self._environ = dict(environ or {})
-        self._as: dict[str, Any] = {"cwd": "/"}
-        if os.geteuid() == 0:
-            who = pwd.getpwnam(system_user)
-            os.chown(self._folder, who.pw_uid, who.pw_gid)
-            self._as |= {"user": who.pw_uid, "group": who.pw_gid, "extra_groups": []}
+        self._as = given_to(system_user, self._folder)
 
     def __enter__(self) -> Self:
         self.create()
@@ -127,8 +132,12 @@ class PostgresServer:
             auth = ["--auth-local=trust", "--auth-host=scram-sha-256", f"--pwfile={file.name}"]
             self._run("initdb", "-D", self.data, "-U", self.user, *auth, "-E", "UTF8",
                       "--locale=C.UTF-8", "--no-sync")  # fmt: skip
+        self.configure(self._options)
+        self.listen_here()
+
+    def listen_here(self) -> None:
+        """Configure this server's own address: a copy of another server has that one's."""
         self.configure({
-            **self._options,
             "port": self.port,
             "listen_addresses": self.host,
             "unix_socket_directories": self._folder,
