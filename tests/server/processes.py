@@ -59,6 +59,8 @@ PROJECT = {
     "project_wsgi.py": (
         "from django.core.wsgi import get_wsgi_application\napplication = get_wsgi_application()\n"
     ),
+    # Else it serves commands in a place that all gunicorns share, by a thread beside its forks.
+    "gunicorn.conf.py": "control_socket_disable = True\n",
 }
 
 
