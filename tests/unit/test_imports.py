@@ -29,6 +29,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"errors", "clock", "snapshots", "options", "tables", "runtime", "drivers"},
         set(),
     ),
+    "tracking": (set(), set()),
     "testing": ({"errors", "runtime", "drivers"}, set()),
     # Below this line Django is imported, and nowhere above it.
     "integration": (

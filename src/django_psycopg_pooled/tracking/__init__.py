@@ -1,0 +1,1 @@
+"""Which line of the user's code something belongs to, and what that thread was doing."""

@@ -1,0 +1,166 @@
+"""Which line of the user's code is it? Stacks as raw pairs, which become text when somebody looks.
+
+Code is told by its file: a library's lies in the standard library, in a site-packages or
+dist-packages folder, or is ours; all other code is the user's, also what has no file.
+"""
+
+import os
+import sys
+import sysconfig
+from collections.abc import Sequence
+from contextlib import suppress
+from sys import _getframe
+from types import CodeType, FrameType
+from typing import TypeAlias
+
+# Innermost first, never empty: the code, and where in it (frame.f_lasti). Never a frame, whose
+# locals would then live as long as the stack.
+RawStack: TypeAlias = Sequence[tuple[CodeType, int]]
+
+_DEPTH = range(60)  # frames to look at; a range that is made once costs nothing to go through
+_RECORDED = 9  # the user's own line, and eight that led there
+_FALLBACK = 4  # frames that are kept if none of them is the user's
+_LIVE_DEPTH = range(1000)
+_LIVE_RECORDED = 10
+_FILES_KNOWN = 4096  # generated code may have a new file name each time
+
+
+def capture(skip: int = 0) -> RawStack:
+    """The user's innermost line in this thread, and the user's lines that led there.
+
+    skip   frames to leave out, the caller of capture() being the first
+
+    Ends at the second library frame in a row beyond the user's line: one is a decorator, such as
+    atomic's, two are the framework. Does not block. Worst case: 60 frames, 0.1 us each.
+    Source: psycopg's pool spike; pairs of (code, f_lasti) cost 4.1 us for 20 frames of any kind,
+    against 55 us for traceback.extract_stack().
+    """
+    raw: list[tuple[CodeType, int]] = []
+    stranger = False
+    library = _library_files
+    frame: FrameType | None = _getframe(skip + 1)
+    for _ in _DEPTH:
+        if frame is None:
+            break
+        code = frame.f_code
+        # By the name of its file: a string keeps its hash, a code object has none to keep.
+        if code.co_filename not in library and _is_users(code.co_filename):
+            raw.append((code, frame.f_lasti))
+            if len(raw) == _RECORDED:
+                break
+            stranger = False
+        elif raw:
+            if stranger:
+                break
+            stranger = True
+        frame = frame.f_back
+    return raw or _innermost(_getframe(skip + 1))
+
+
+def live(thread_id: int) -> RawStack | None:
+    """Where that thread is just now: its innermost frames, the user's among them if there is one.
+
+    None if the thread is gone; a greenlet that is not running has no thread. Does not block; stops
+    no thread, so what it returns may be a moment old. Worst case: 1000 frames, 0.1 us each.
+    """
+    raw: list[tuple[CodeType, int]] = []
+    found = False
+    frame = sys._current_frames().get(thread_id)
+    for _ in _LIVE_DEPTH:
+        if frame is None or (found and len(raw) == _LIVE_RECORDED):
+            break
+        here, users = (frame.f_code, frame.f_lasti), _is_users(frame.f_code.co_filename)
+        if len(raw) < _LIVE_RECORDED:
+            raw.append(here)
+        elif users:
+            raw[-1] = here
+        found = found or users
+        frame = frame.f_back
+    return raw or None
+
+
+def place(raw: RawStack) -> str:
+    """The user's innermost line: "shop/views.py:88 in checkout"; the innermost, if none is."""
+    return _text(*_own(raw))
+
+
+def lines(raw: RawStack) -> list[str]:
+    """All lines of *raw*, innermost first, each as place() words it."""
+    return [_text(code, lasti) for code, lasti in raw]
+
+
+def key(raw: RawStack) -> tuple[str, str, int]:
+    """Equal for equal places, as long as the process lives: to report once for each."""
+    code, lasti = _own(raw)
+    # Not the code's id: another code may have it when this one is gone.
+    return code.co_filename, code.co_qualname, _line(code, lasti)
+
+
+def _innermost(frame: FrameType | None) -> RawStack:
+    raw: list[tuple[CodeType, int]] = []
+    while frame is not None and len(raw) < _FALLBACK:
+        raw.append((frame.f_code, frame.f_lasti))
+        frame = frame.f_back
+    return raw
+
+
+def _own(raw: RawStack) -> tuple[CodeType, int]:
+    return next((pair for pair in raw if _is_users(pair[0].co_filename)), raw[0])
+
+
+def _text(code: CodeType, lasti: int) -> str:
+    return f"{_short(code.co_filename)}:{_line(code, lasti)} in {code.co_qualname}"
+
+
+def _line(code: CodeType, lasti: int) -> int:
+    """As frame.f_lineno is, while there is a frame."""
+    for start, end, line in code.co_lines():
+        if start <= lasti < end and line is not None:
+            return line
+    return code.co_firstlineno  # a generator that has not begun
+
+
+def _short(filename: str) -> str:
+    """The path from the working directory, or from where it would be imported, if shorter."""
+    folders = [folder for folder in sys.path if isinstance(folder, str)]
+    with suppress(FileNotFoundError):  # removed under us
+        folders.append(os.getcwd())
+    starts = [folder.rstrip(os.sep) + os.sep for folder in folders if folder]
+    return min((filename.removeprefix(start) for start in starts), key=len, default=filename)
+
+
+# ---- whose code is it?
+
+# Every request asks, so the answers are kept. Sets are changed by operations that one bytecode
+# does, and an answer that is lost is found again.
+_library_files: set[str] = set()
+_users_files: set[str] = set()
+
+
+def _is_users(filename: str) -> bool:
+    """Whether code of that file is the user's."""
+    if filename in _users_files:
+        return True
+    if filename in _library_files:
+        return False
+    users = not _is_library(filename)
+    files = _users_files if users else _library_files
+    if len(files) >= _FILES_KNOWN:
+        files.clear()
+    files.add(filename)
+    return users
+
+
+def _is_library(filename: str) -> bool:
+    return filename.startswith(_LIBRARY_STARTS) or any(part in filename for part in _LIBRARY_PARTS)
+
+
+def _library_starts() -> tuple[str, ...]:
+    folders = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")]
+    folders += [os.path.dirname(os.__file__), os.path.dirname(os.path.dirname(__file__))]
+    folders += [os.path.realpath(folder) for folder in folders]
+    return ("<frozen ", *(folder + os.sep for folder in folders))
+
+
+_LIBRARY_STARTS = _library_starts()
+_LIBRARY_PARTS = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
