@@ -86,4 +86,4 @@ def test_a_workers_children_answer_rightly_and_leave_no_backend(
         worker.signal(signal.SIGTERM)
         assert worker.end() == 0
         assert "Traceback" not in worker.text()
-    assert backend_pids(databases.server) == set()
+    eventually(lambda: not backend_pids(databases.server))

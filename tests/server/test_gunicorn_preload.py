@@ -75,4 +75,4 @@ def test_workers_forked_from_a_master_that_has_queried_share_nothing_and_leave_n
         assert gunicorn.end() == 0
         assert "Traceback" not in gunicorn.text()
         assert "Warning" not in gunicorn.text()
-    assert backend_pids(databases.server) == set()
+    eventually(lambda: not backend_pids(databases.server))

@@ -8,6 +8,7 @@ import pytest
 
 from tests.server.databases import Databases
 from tests.server.processes import ASK, SETTINGS, Program, backend_pids
+from tests.server.support import eventually
 
 Write = Callable[[dict[str, str]], Path]
 
@@ -74,4 +75,4 @@ def test_workers_get_their_own_rows_and_leave_no_backend(
     with Program(folder, *arguments, databases={"default": databases.settings()}) as program:
         assert program.end() == 0
         assert program.text() in {f"well done by {n}\n" for n in (1, 2, 3)}
-    assert backend_pids(databases.server) == set()
+    eventually(lambda: not backend_pids(databases.server))

@@ -1,0 +1,225 @@
+"""Greenlets in the place of threads share the pool, and may be killed anywhere. PAINS 5, 16."""
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.server.databases import Databases
+from tests.server.processes import PROJECT, Program, backend_pids
+from tests.server.support import PREAMBLE, eventually
+
+Write = Callable[[dict[str, str]], Path]
+
+# psycopg 3 sees that select is patched. psycopg2 is told how to wait, as its documentation and
+# gevent's have it. Source: psycogreen.
+GREEN = """
+try:
+    import psycopg
+except ImportError:
+    from gevent.socket import wait_read, wait_write
+    from psycopg2 import extensions
+    def wait(connection):
+        while (state := connection.poll()) != extensions.POLL_OK:
+            if state == extensions.POLL_READ:
+                wait_read(connection.fileno())
+            else:
+                wait_write(connection.fileno())
+    extensions.set_wait_callback(wait)
+"""
+SLEEPY_URLS = """
+from django.http import JsonResponse
+from django.urls import path
+from django.db import connection
+from project_urls import pool, tag
+
+def sleep(request):
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid() FROM pg_sleep(0.05)")
+        return JsonResponse({"backend": cursor.fetchone()[0]})
+
+urlpatterns = [path("sleep/", sleep), path("pool/", pool), path("tag/<int:tag>/", tag)]
+"""
+GUNICORN = (
+    "-m", "gunicorn", "--worker-class=gevent", "--workers=1", "--graceful-timeout=5",
+    "--bind=127.0.0.1:{port}", "project_wsgi",
+)  # fmt: skip
+
+
+def test_requests_under_gevent_wait_side_by_side_for_ten_connections(
+    databases: Databases, script_folder: Write
+) -> None:
+    """PAINS 16. 60 sleeps of 50 ms at once, which are 3 s one after the other; then 200 tags."""
+    folder = script_folder(
+        {
+            **PROJECT,
+            "project_wsgi.py": GREEN + PROJECT["project_wsgi.py"],
+            "project_settings.py": PROJECT["project_settings.py"] + "ROOT_URLCONF = 'sleepy'\n",
+            "sleepy.py": SLEEPY_URLS,
+        }
+    )
+    with Program(folder, *GUNICORN, databases={"default": databases.settings()}) as gunicorn:
+        gunicorn.wait_until_it_serves()
+        began = time.monotonic()
+        answers = gunicorn.get_all(["/sleep/"] * 60, at_once=60)
+        took = time.monotonic() - began
+        assert took < 1.5
+        assert 2 <= len({answer["backend"] for answer in answers}) <= 10
+        assert max(answer["backends"] for answer in gunicorn.ask(200, at_once=30)) <= 10
+        facts = gunicorn.get("/pool/")
+        assert facts["lent"] == 0
+        assert facts["size"] <= 10
+        gunicorn.signal(signal.SIGTERM)
+        assert gunicorn.end() == 0
+        assert "Traceback" not in gunicorn.text()
+    eventually(lambda: not backend_pids(databases.server))
+
+
+GREENLETS = (
+    """
+from gevent import monkey
+monkey.patch_all()
+import gevent, os
+from gevent.event import Event
+"""
+    + GREEN
+    + PREAMBLE
+    + """
+from tests.server.support import eventually
+pool = connection.pool
+def ask(sql="SELECT 1"):
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchone()[0]
+def request(sql="SELECT 1"):
+    try:
+        return ask(sql)
+    finally:
+        connection.close()
+def waiting():
+    return pool.get_stats()["requests_waiting"]
+def states():
+    return sorted(c.state for c in pool.snapshot().connections)
+def assert_whole():
+    # All slots can be lent at once, and none is taken by a connection that is lost.
+    eventually(lambda: states().count("lent") == 0)
+    eventually(lambda: set(states()) <= {"idle"})
+    release = Event()
+    def borrow():
+        try:
+            ask()
+            release.wait(20)
+        finally:
+            connection.close()
+    all_of_them = [gevent.spawn(borrow) for _ in range(3)]
+    eventually(lambda: states() == ["lent"] * 3)
+    release.set()
+    gevent.joinall(all_of_them, raise_error=True)
+    assert states() == ["idle"] * 3, states()
+    assert waiting() == 0
+def held():
+    # Three greenlets hold the three connections until the event is set.
+    done = Event()
+    def hold():
+        try:
+            ask()
+            done.wait(20)
+        finally:
+            connection.close()
+    holders = [gevent.spawn(hold) for _ in range(3)]
+    eventually(lambda: states() == ["lent"] * 3)
+    return done, holders
+"""
+)
+CLOSED = "pool 'default': a connection was given back in the middle of a statement; it is closed"
+STORIES = {
+    "GreenletExit in the queue": """
+done, holders = held()
+waiters = [gevent.spawn(request) for _ in range(20)]
+eventually(lambda: waiting() == 20)
+gevent.killall(waiters)
+assert waiting() == 0
+done.set()
+gevent.joinall(holders, raise_error=True)
+assert_whole()
+""",
+    "GreenletExit just as it is served": """
+for _ in range(30):
+    done, holders = held()
+    waiters = [gevent.spawn(request) for _ in range(3)]
+    eventually(lambda: waiting() == 3)
+    done.set()
+    gevent.killall(waiters, block=False)
+    gevent.joinall([*holders, *waiters], timeout=10)
+    assert states().count("lent") == 0, states()
+assert_whole()
+""",
+    "Timeout in the queue": """
+done, holders = held()
+def impatient():
+    try:
+        with gevent.Timeout(0.05):
+            request()
+    except gevent.Timeout:
+        return "gave up"
+waiters = [gevent.spawn(impatient) for _ in range(20)]
+gevent.joinall(waiters, raise_error=True)
+assert [w.value for w in waiters] == ["gave up"] * 20
+assert waiting() == 0
+done.set()
+gevent.joinall(holders, raise_error=True)
+assert_whole()
+""",
+    "GreenletExit in a statement": """
+for _ in range(3):
+    sleepers = [gevent.spawn(request, "SELECT 1 FROM pg_sleep(1)") for _ in range(3)]
+    eventually(lambda: states() == ["lent"] * 3)
+    gevent.sleep(0.02)
+    gevent.killall(sleepers)
+    assert_whole()
+""",
+    "Timeout in a statement": """
+def impatient():
+    try:
+        with gevent.Timeout(0.05):
+            request("SELECT 1 FROM pg_sleep(1)")
+    except gevent.Timeout:
+        return "gave up"
+sleepers = [gevent.spawn(impatient) for _ in range(9)]
+gevent.joinall(sleepers, raise_error=True)
+assert [s.value for s in sleepers] == ["gave up"] * 9
+assert_whole()
+""",
+    "GreenletExit in a connect": """
+for _ in range(20):
+    pool.drain()
+    openers = [gevent.spawn(request) for _ in range(3)]
+    eventually(lambda: "opening" in states() or "lent" in states())
+    gevent.killall(openers)
+assert_whole()
+""",
+}
+
+
+@pytest.mark.parametrize(
+    ("story", "num_workers"),
+    [
+        *((story, 3) for story in STORIES),
+        # Without threads of the pool's own, requests connect by themselves.
+        *((story, 0) for story in STORIES if story.startswith("GreenletExit")),
+    ],
+)
+def test_a_killed_greenlet_takes_no_connection_along(
+    databases: Databases, script_folder: Write, story: str, num_workers: int
+) -> None:
+    """PAINS 5. Killed in the queue, in a connect, or while it holds a connection."""
+    folder = script_folder({"story.py": GREENLETS + STORIES[story]})
+    entry = databases.settings({"max_size": 3, "num_workers": num_workers})
+    with Program(folder, "story.py", databases={"default": entry}) as program:
+        assert program.end() == 0
+        # What was killed in the midst of a statement is of no use to anybody else.
+        said = set(program.text().splitlines())
+        assert said <= ({CLOSED} if "statement" in story else set())
+    eventually(lambda: not backend_pids(databases.server))
