@@ -121,7 +121,7 @@ class PgBouncer:
         command = [str(self.server.bin_dir / "psql"), "-X", "-q", "--csv", "-v", "ON_ERROR_STOP=1",
                    "-h", self.host, "-p", str(self.port), "-U", self.server.user,
                    "-d", "pgbouncer", "-c", sql]  # fmt: skip
-        done = subprocess.run(
+        done: subprocess.CompletedProcess[str] = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
             env={**os.environ, "PGPASSWORD": self.server.password}, **self._as,
         )  # fmt: skip
