@@ -28,6 +28,7 @@ SUMS = {
     "connections_ms": "time of those that succeeded, together",
     "connections_errors": "connects that failed",
     "connections_lost": "idle connections found dead, or that failed a check",
+    "reclaimed": "loans taken back because nobody could end them any more; not psycopg_pool's",
 }
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import importlib
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -18,6 +19,7 @@ Hook = Callable[[Any], object]
 
 SECONDS = "seconds"
 CONNECTIONS = "connections"
+SQLSTATE = re.compile("[0-9A-Z]{1,5}$")
 THOUSAND_YEARS = 3e10  # an upper bound for durations that no float arithmetic can overflow
 
 # What psycopg_pool's constructor takes and a Django pool has no use for.
@@ -91,6 +93,12 @@ class PoolOptions:
         " lent. 0: at every checkout.",
         unit=SECONDS, low=0, high=THOUSAND_YEARS,
     )  # fmt: skip
+    check_timeout: float = option(
+        5.0, "How long a round trip that the pool makes by itself (a check, a rollback or a reset"
+        " after a loan) may take before the connection counts as dead. 0: as long as the"
+        " network lets it. Needs num_workers.",
+        unit=SECONDS, low=0, high=THOUSAND_YEARS,
+    )  # fmt: skip
     keepalive: float = option(
         0.0, "Check idle connections this often in the background, so that no firewall forgets"
         " them and no request waits for a check. 0: never.",
@@ -109,9 +117,57 @@ class PoolOptions:
         None, "Called with each new driver connection after Django has set it up; a callable or"
         " its dotted path. Must not leave a transaction open.",
     )  # fmt: skip
-    reset: Hook | None = option(
-        None, "Called with the driver connection when it is given back, outside a transaction; a"
-        " callable or its dotted path. If it raises, the connection is closed.",
+    reset: Hook | str = option(
+        "dirty", "What is done to the session of a returned connection. 'dirty': what statements"
+        " left (settings, role, LISTEN, temporary tables, advisory locks, PREPARE, WITH HOLD) is"
+        " undone in one round trip, and nothing if they left nothing. 'always': all of it each"
+        " time, which also covers functions that SET inside; with psycopg 3 the answer is read at"
+        " the next checkout. 'never': nothing. Or a callable (or its dotted path) that takes the"
+        " driver's connection, outside a transaction. If a reset fails, the connection is closed."
+        " None is 'dirty'.",
+        choices=("dirty", "always", "never"), live=False,
+    )  # fmt: skip
+    on_checkout: Hook | None = option(
+        None, "Called with the driver's connection before it is lent, in the borrower's thread; a"
+        " callable or its dotted path. If it raises, the connection is closed and the request fails"
+        " with that exception.",
+    )  # fmt: skip
+    on_checkin: Hook | None = option(
+        None, "Called with the driver's connection when it is given back, before `reset`, in the"
+        " thread that gives back; a callable or its dotted path. If it raises, the connection is"
+        " closed.",
+    )  # fmt: skip
+    evict_on: tuple[str, ...] = option(
+        (), "SQLSTATEs, or their first characters, after which a connection and all others of the"
+        " pool are replaced. Always among them: 08 (connection), 57P01 to 57P03 (server going"
+        " down), and 25006 (read-only) unless target_session_attrs asks for a standby.",
+    )  # fmt: skip
+    credentials: Callable[[], Any] | None = option(
+        None, "Called without arguments for each connect; a callable or its dotted path. Returns a"
+        " password, or a dict of connection parameters (user, password ...), in place of those in"
+        " DATABASES. Called once more if the server says that the password is wrong.",
+        live=False,
+    )  # fmt: skip
+    credentials_ttl: float = option(
+        0.0, "How long what `credentials` returned is used again. 0: for one connect.",
+        unit=SECONDS, low=0, high=THOUSAND_YEARS, live=False,
+    )  # fmt: skip
+    release: str = option(
+        "request", "When a thread gives its connection back: at the end of the request (or by"
+        " connection.close()), or, outside transactions, as soon as a statement's cursor is"
+        " closed.",
+        choices=("request", "transaction"),
+    )  # fmt: skip
+    pooler: str = option(
+        "", "What stands between this pool and the server: 'pgbouncer' for PgBouncer in transaction"
+        " mode and its like. Then nothing is used that is bound to a server session: no start-up"
+        " options, no reset, no cursors on the server.",
+        choices=("", "pgbouncer"), live=False,
+    )  # fmt: skip
+    leak_threshold: float = option(
+        0.0, "A loan that lasts longer is logged, with the line that borrowed it, and once more"
+        " when it ends. 0: never.",
+        unit=SECONDS, low=0, high=THOUSAND_YEARS,
     )  # fmt: skip
     num_workers: int = option(
         3, "How many threads may stay for background work; more are started for a short time when"
@@ -162,6 +218,11 @@ class PoolOptions:
                 f"min_size is {result.min_size} and max_size is {result.max_size};"
                 " max_size must not be smaller."
             )
+        if result.pooler and result.reset == "always":
+            problems.append(
+                f"reset is 'always' and pooler is {result.pooler!r}: a reset would reach another"
+                " session than the one that was used. Leave reset out."
+            )
         if problems:
             raise OptionsError(problems)
         return result
@@ -176,6 +237,16 @@ class PoolOptions:
         if not self.max_lifetime:
             return math.inf
         return self.max_lifetime * (1.0 - self.max_lifetime_jitter * share)
+
+    @cached_property
+    def returns_quietly(self) -> bool:
+        """Whether a connection may go back untouched if its borrower left no trace."""
+        return self.reset in ("dirty", "never") and self.on_checkin is None
+
+    @cached_property
+    def attends_loans(self) -> bool:
+        """Whether there is more to do at a checkout than to lend."""
+        return self.on_checkout is not None or self.leak_threshold > 0
 
     @cached_property
     def idle_limit(self) -> float:
@@ -207,7 +278,11 @@ def _checked(name: object, value: object, *, live_only: bool) -> object:
         return float(_number(field.name, value, spec, whole=False))
     if field.type is str:
         return _word(field.name, value, spec)
-    return _callable(field.name, value, allow_bool=field.name == "check")
+    if field.name == "evict_on":
+        return _sqlstates(value)
+    if isinstance(value, str) and value in spec.choices:
+        return value
+    return _callable(field.name, value, spec)
 
 
 def _unknown(name: object, known: list[str]) -> str:
@@ -246,13 +321,28 @@ def _word(name: str, value: object, spec: Spec) -> str:
     return value
 
 
-def _callable(name: str, value: object, *, allow_bool: bool) -> object:
-    if value is None or (allow_bool and isinstance(value, bool)) or callable(value):
+def _sqlstates(value: object) -> tuple[str, ...]:
+    codes = tuple(value) if isinstance(value, list | tuple | set | frozenset) else ()
+    if (value and not codes) or not all(isinstance(c, str) and SQLSTATE.match(c) for c in codes):
+        raise ValueError(
+            f"evict_on is {value!r}; it must be a list of SQLSTATEs such as '57P01', or their"
+            " first characters, such as '08'."
+        )
+    return codes
+
+
+def _callable(name: str, value: object, spec: Spec) -> object:
+    allowed: list[object] = [*spec.choices, None]
+    if name == "check":
+        allowed += [True, False]
+    if value is None and spec.choices:
+        return spec.choices[0]
+    if callable(value) or any(value is other for other in allowed):
         return value
-    if isinstance(value, str):
+    if isinstance(value, str) and ("." in value or not spec.choices):
         return _imported(name, value)
-    also = "True, False, " if allow_bool else ""
-    raise ValueError(f"{name} is {value!r}; it must be {also}a callable, its dotted path or None.")
+    also = "".join(f"{other!r}, " for other in allowed)
+    raise ValueError(f"{name} is {value!r}; it must be {also}a callable or its dotted path.")
 
 
 def _imported(name: str, path: str) -> object:

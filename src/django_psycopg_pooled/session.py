@@ -1,6 +1,7 @@
 """What a borrower has done to the server session behind a connection."""
 
 from enum import IntFlag
+from typing import Any
 
 
 class Effect(IntFlag):
@@ -19,6 +20,8 @@ class Effect(IntFlag):
     PREPARED = 64  # PREPARE in SQL; not what a driver prepares by the protocol
     LASTING = 128  # what no reset undoes: LOAD, DISCARD ALL, DEALLOCATE ALL; the connection must go
     ENDS_TRANSACTION = 256  # COMMIT and the like: leaves nothing itself
+    # No statement's: the server answered that it can serve no connection of this pool any more.
+    OUSTED = 512
 
 
 UNDONE_BY_ROLLBACK = (
@@ -26,3 +29,66 @@ UNDONE_BY_ROLLBACK = (
 )
 # What a statement may do that we cannot look into: DO, CALL, words that we do not know.
 ANYTHING = UNDONE_BY_ROLLBACK | Effect.LOCKS | Effect.PREPARED | Effect.ENDS_TRANSACTION
+
+# As plain numbers: the arithmetic of an IntFlag costs more than all else that is done with them.
+_ENDS = int(Effect.ENDS_TRANSACTION)
+_UNDONE = int(UNDONE_BY_ROLLBACK)
+_OPEN = 16  # effects of the transaction that is open are kept this many bits further left
+_SETTLED = (1 << _OPEN) - 1
+
+
+class Session:
+    """The traces in one server session; lives as long as its connection.
+
+    Touched only by whoever has the connection.
+    """
+
+    __slots__ = ("dirt", "evict_on", "held", "last", "must_write", "shape", "unread", "watched")
+
+    def __init__(self) -> None:
+        # Effects, of the open transaction too, that the next borrower must not find; 0 if clean.
+        self.dirt = 0
+        # Which of them matter to the pool; the others are not noted.
+        self.watched = 0
+        # Starts of SQLSTATEs after which the connection must go.
+        self.evict_on: tuple[str, ...] = ()
+        # The pool was asked for a server that takes writes.
+        self.must_write = False
+        # Named cursors that may be open still.
+        self.held: list[Any] = []
+        # Where the last statement was executed, raw; see Observer.
+        self.last: Any = None
+        # What the driver's connection looked like before anybody had it; see Driver.shape().
+        self.shape: Any = None
+        # A reset was sent, and its answer has not been read.
+        self.unread = False
+
+    def note(self, effects: int, *, in_transaction: bool) -> None:
+        """A statement with these *effects* is about to run."""
+        if effects & _ENDS or not in_transaction:
+            self.settle()
+            self.dirt |= effects & self.watched
+        else:
+            effects &= self.watched
+            self.dirt |= (effects & ~_UNDONE) | (effects & _UNDONE) << _OPEN
+
+    def settle(self) -> None:
+        """The open transaction has ended, and not surely by a rollback: its effects stay."""
+        self.dirt = (self.dirt | self.dirt >> _OPEN) & _SETTLED
+
+    def rolled_back(self) -> None:
+        """The open transaction was rolled back, and with it most of its effects."""
+        self.dirt &= _SETTLED
+
+    def hold(self, cursor: Any) -> None:
+        """A named cursor was opened: WITH HOLD it outlives its transaction until it is closed."""
+        self.held = [held for held in self.held if not held.closed]
+        self.held.append(cursor)
+
+    def leftovers(self) -> int:
+        """What must be reset before the next borrower: effects, as bits."""
+        self.settle()
+        if any(cursor.withhold and not cursor.closed for cursor in self.held):
+            self.dirt |= Effect.CURSORS
+        self.held = []
+        return self.dirt

@@ -17,6 +17,12 @@ class ConnectionSnapshot:
     in_state_s: float  # how long it has been lent or idle; for the other states since it was idle
     uses: int  # how often it was lent
     thread: str | None  # who has it now; None if nobody
+    thread_id: int | None = None
+    label: str | None = None  # the request, task or command that the thread works on
+    activity: str | None = None  # idle, active, idle in transaction, as PostgreSQL names them
+    borrowed_at: str = ""  # the user's line of code that borrowed it; empty if unknown
+    last_statement_at: str = ""  # the line that ran the last statement
+    now_at: str = ""  # where the thread is at this moment
 
 
 @dataclass(frozen=True, slots=True)

@@ -257,6 +257,7 @@ def test_the_statistics_have_psycopg_pools_keys_and_true_numbers(databases: Data
         "pool_min", "pool_max", "pool_size", "pool_available", "requests_waiting", "requests_num",
         "requests_queued", "requests_wait_ms", "requests_errors", "usage_ms", "returns_bad",
         "connections_num", "connections_ms", "connections_errors", "connections_lost",
+        "reclaimed",
     }  # fmt: skip
     assert stats["pool_max"] == 2
     assert stats["pool_size"] == stats["pool_available"] == databases.server.backends() == 1

@@ -32,14 +32,17 @@ def test_a_timeout_names_the_numbers_the_holder_and_what_to_do(
     connection = databases.add(options, alias="default")
     with lent_to_a_thread("default", "web-3") as pid, lent_to_a_thread("default", "web-4"):
         text = refusal(connection, PoolTimeout)
-    what, state, cause, advice = text.splitlines()
+    what, state, title, longest, second, advice = text.splitlines()
     assert what.startswith("[P101] no connection to 'default' within 0.1 s.")
     assert state.startswith("Pool: 2 of 2 lent, 0 idle, 0 opening; 0 requests waiting.")
     assert state.endswith("Last failed connect: none.")
-    assert cause.startswith("Longest loan: ")
-    assert "thread 'web-3'" in cause
-    assert f"server process {pid}" in cause
-    assert "(1) end that loan sooner" in advice
+    assert title == "Longest loans:"
+    assert "thread 'web-3', idle, server process" in longest
+    assert f"server process {pid}; borrowed at tests/server/support.py:" in longest
+    assert "; last statement at tests/server/support.py:" in longest
+    assert "; now at tests/server/support.py:" in longest
+    assert "thread 'web-4'" in second
+    assert "(1) end those loans sooner" in advice
     assert "(2) raise max_size above 2" in advice
     assert "(3) raise timeout above 0.1 s" in advice
     assert pool_of(connection).get_stats()["requests_errors"] == 1
@@ -50,7 +53,9 @@ def test_a_thread_that_holds_the_last_connection_itself_is_told_so(databases: Da
     borrow(connection)
     copy = connection.copy()
     assert isinstance(copy, PooledWrapper)
-    assert "(this very thread)" in refusal(copy, PoolTimeout)
+    text = refusal(copy, PoolTimeout)
+    assert "(this very thread)" in text
+    assert "This thread already holds a connection of this pool and waits for one more" in text
 
 
 def test_a_timeout_of_zero_does_not_wait(databases: Databases) -> None:
@@ -68,7 +73,7 @@ def test_a_queue_that_is_full_turns_the_next_request_away_at_once(databases: Dat
     with lent_to_a_thread(alias, "web-5"):
         waiting = Call(lambda: borrow(wrapper(alias)))
         eventually(lambda: pool.get_stats()["requests_waiting"] == 1)
-        what, state, cause, advice = refusal(connection, TooManyRequests).splitlines()
+        what, state, _, cause, advice = refusal(connection, TooManyRequests).splitlines()
     assert what.startswith("[P102] 1 request already waiting for a connection to")
     assert "max_waiting is 1" in what
     assert state.startswith("Pool: 1 of 1 lent, 0 idle, 0 opening; 1 request waiting.")

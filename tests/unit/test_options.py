@@ -95,7 +95,9 @@ def test_a_path_that_leads_nowhere_is_refused(path: str, words: str) -> None:
 
 
 def test_only_check_may_be_a_bool() -> None:
-    with pytest.raises(OptionsError, match="reset is True; it must be a callable"):
+    with pytest.raises(
+        OptionsError, match="reset is True; it must be 'dirty', 'always', 'never', None, a"
+    ):
         PoolOptions.parse({"reset": True})
 
 

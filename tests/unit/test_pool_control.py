@@ -134,6 +134,7 @@ def test_stats_have_psycopg_pools_keys_and_pop_starts_the_sums_anew() -> None:
         "requests_errors": 0,
         "usage_ms": 2500,
         "returns_bad": 0,
+        "reclaimed": 0,
         "connections_num": 1,
         "connections_ms": 0,
         "connections_errors": 0,

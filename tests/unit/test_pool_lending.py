@@ -1,5 +1,7 @@
 """Lending and taking back, in one thread and without a server."""
 
+from collections import deque
+
 import pytest
 
 from django_psycopg_pooled.drivers.protocol import TransactionStatus
@@ -140,8 +142,11 @@ def test_a_request_waits_its_timeout_and_the_error_says_who_has_the_connections(
     assert str(caught.value) == (
         "[P101] no connection to 'shop' within 5.0 s.\n"
         "Pool: 1 of 1 lent, 0 idle, 0 opening; 0 requests waiting. Last failed connect: none.\n"
-        "Longest loan: 41.0 s, thread 'MainThread' (this very thread), server process 10001.\n"
-        "To do: (1) end that loan sooner; (2) raise max_size above 1 (one server process each);"
+        "Longest loans:\n"
+        "  41.0 s, thread 'MainThread' (this very thread), idle, server process 10001\n"
+        "This thread already holds a connection of this pool and waits for one more: if all threads"
+        " do so, none ever gets it.\n"
+        "To do: (1) end those loans sooner; (2) raise max_size above 1 (one server process each);"
         " (3) raise timeout above 5 s (requests then queue longer)."
     )
     assert isinstance(caught.value, DriverError)
@@ -265,7 +270,7 @@ def test_closing_the_pool_ends_the_wait_of_those_in_the_queue() -> None:
 
 
 def test_a_move_that_the_table_does_not_allow_raises() -> None:
-    entry = Entry(1, 0.0)
+    entry = Entry(1, 0.0, deque())
     entry.move(State.IDLE)
     with pytest.raises(IllegalMove, match="connection 1: IDLE to CLOSED"):
         entry.move(State.CLOSED)

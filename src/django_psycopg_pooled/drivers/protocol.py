@@ -5,6 +5,7 @@ from enum import IntEnum
 from typing import Any, Protocol
 
 from django_psycopg_pooled import errors
+from django_psycopg_pooled.session import Session
 
 
 class TransactionStatus(IntEnum):
@@ -16,6 +17,8 @@ class TransactionStatus(IntEnum):
     INERROR = 3
     UNKNOWN = 4  # the connection is closed or broken
 
+
+OPEN_TRANSACTION = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
 # Truthy if bytes, or the end of the connection, wait on the idle socket. No round trip, no wait:
 # its one argument is how many milliseconds to wait, always 0.
@@ -38,14 +41,30 @@ class Driver(Protocol):
     @property
     def PoolClosed(self) -> type[errors.PoolClosed]: ...
 
+    @property
+    def Error(self) -> type[Exception]:
+        """The driver's own base class."""
+
+    def connect_params(self, params: dict[str, Any]) -> dict[str, Any]:
+        """*params* for the driver's connect(), so that the connection has room for a Session."""
+
     def close(self, connection: Any) -> None:
         """Close politely. Never raises: a connection that cannot be closed is gone already."""
 
     def watch(self, connection: Any) -> Watch:
         """A function that says whether the server has sent something; made once a connection."""
 
-    def is_tidy(self, connection: Any) -> bool:
-        """Whether it is open, in autocommit and outside a transaction. No round trip, no wait."""
+    def session(self, connection: Any) -> Session:
+        """What is known of the session behind it. No round trip."""
+
+    def shape(self, connection: Any) -> Any:
+        """The attributes of the connection that its borrowers may change, to compare them later.
+
+        Autocommit is among them. No round trip. May be called once for a connection.
+        """
+
+    def is_tidy(self, connection: Any, shape: Any) -> bool:
+        """Whether it is open, outside a transaction, and has that *shape*. No round trip."""
 
     def status(self, connection: Any) -> TransactionStatus:
         """The transaction status as the driver knows it. No round trip."""
@@ -56,6 +75,19 @@ class Driver(Protocol):
         Raises the driver's exception if the connection cannot be brought back.
         """
 
+    def reshape(self, connection: Any, shape: Any) -> None:
+        """Give the connection, outside a transaction, its *shape* back. No round trip."""
+
+    def reset(self, connection: Any, sql: str) -> bool:
+        """Send *sql*, some statements, to the connection outside a transaction.
+
+        True if the answer is still to be read, by finish_reset(); else it was, which is a round
+        trip. Raises the driver's exception.
+        """
+
+    def finish_reset(self, connection: Any) -> None:
+        """Read the answer to reset(); waits for it. Raises the driver's exception."""
+
     def absorb(self, connection: Any) -> None:
         """Read what the server sent to the idle connection (notices are fine); does not wait.
 
@@ -63,10 +95,34 @@ class Driver(Protocol):
         """
 
     def check(self, connection: Any) -> None:
-        """Ask the server for a sign of life: one round trip. Raises if there is none."""
+        """Ask the server for a sign of life: one round trip. Raises if there is none.
+
+        Also if it takes no writes where Session.must_write asks for them.
+        """
+
+    def hang_up(self, connection: Any) -> None:
+        """End the network connection from another thread, so that whoever waits for it fails.
+
+        Never raises.
+        """
 
     def server_pid(self, connection: Any) -> int:
         """The process id of the server's backend. No round trip."""
 
+    def serves_reads_only(self, connection: Any) -> bool:
+        """Whether the server said that it is a standby, or read-only by default. No round trip.
+
+        True as well if it is too old to say so (before PostgreSQL 14).
+        """
+
+    def sqlstate(self, error: BaseException) -> str | None:
+        """The server's code for an error; None if it has none."""
+
     def is_permanent(self, error: BaseException) -> bool:
         """Whether connecting again in a moment cannot help: wrong password, no such database."""
+
+    def refuses_password(self, error: BaseException) -> bool:
+        """Whether a failed connect says that the password is wrong."""
+
+    def refuses_startup_options(self, error: BaseException) -> bool:
+        """Whether a failed connect says that what answers takes no settings at the start."""

@@ -1,13 +1,28 @@
 """psycopg2. Imports it, so import this module only when it is the driver in use."""
 
+from functools import cache
+from operator import attrgetter
 from typing import Any
 
 import psycopg2
+from psycopg2 import extensions
 
 from django_psycopg_pooled import errors
 from django_psycopg_pooled.drivers.protocol import TransactionStatus, Watch
-from django_psycopg_pooled.drivers.refusals import is_refusal
-from django_psycopg_pooled.drivers.sockets import watch_socket
+from django_psycopg_pooled.drivers.refusals import (
+    is_refusal,
+    is_refused_option,
+    is_wrong_password,
+    says_read_only,
+)
+from django_psycopg_pooled.drivers.sockets import hang_up, watch_socket
+from django_psycopg_pooled.session import Session
+
+# What a borrower can change on a connection.
+SENT = ("isolation_level", "readonly", "deferrable", "encoding")
+TYPES = ("string_types", "binary_types")  # registered for this connection only
+ATTRIBUTES = ("autocommit", "cursor_factory", *SENT, *TYPES)
+_shape_of = attrgetter(*ATTRIBUTES)
 
 
 class PoolTimeout(errors.PoolTimeout, psycopg2.OperationalError):
@@ -29,6 +44,11 @@ class Psycopg2Driver:
     PoolTimeout = PoolTimeout
     TooManyRequests = TooManyRequests
     PoolClosed = PoolClosed
+    Error = psycopg2.Error
+
+    def connect_params(self, params: dict[str, Any]) -> dict[str, Any]:
+        factory = params.get("connection_factory") or extensions.connection
+        return {**params, "connection_factory": _with_room(factory)}
 
     def close(self, connection: Any) -> None:
         try:
@@ -40,12 +60,20 @@ class Psycopg2Driver:
     def watch(self, connection: Any) -> Watch:
         return watch_socket(connection.fileno())
 
-    def is_tidy(self, connection: Any) -> bool:
+    def session(self, connection: Any) -> Session:
+        # A connection of psycopg2's own class has no room for it; one of ours, made by Django, has.
+        session: Session | None = getattr(connection, "_pool_session", None)
+        return session or Session()
+
+    def shape(self, connection: Any) -> Any:
+        return tuple(v.copy() if isinstance(v, dict) else v for v in _shape_of(connection))
+
+    def is_tidy(self, connection: Any, shape: Any) -> bool:
         # psycopg2 knows of a broken connection by `closed`; 0 is IDLE, as in libpq.
         return bool(
             not connection.closed
             and connection.get_transaction_status() == 0
-            and connection.autocommit
+            and _shape_of(connection) == shape
         )
 
     def status(self, connection: Any) -> TransactionStatus:
@@ -58,21 +86,70 @@ class Psycopg2Driver:
             connection.rollback()
         if self.status(connection) is not TransactionStatus.IDLE:
             # In autocommit psycopg2 takes no part in a transaction that SQL has begun.
-            with connection.cursor() as cursor:
-                cursor.execute("ROLLBACK")
+            self._send(connection, "ROLLBACK")
         if not connection.autocommit:
             connection.autocommit = True
+
+    def reshape(self, connection: Any, shape: Any) -> None:
+        known = dict(zip(ATTRIBUTES, shape, strict=True))
+        for name in SENT:
+            if getattr(connection, name) != known[name]:
+                # In autocommit psycopg2 sends these as SETs, and keeps no record of what was.
+                raise psycopg2.InterfaceError(f"a borrower has changed its {name}")
+        connection.autocommit = True
+        connection.cursor_factory = known["cursor_factory"]
+        for name in TYPES:
+            types = getattr(connection, name)
+            types.clear()
+            types.update(known[name])
+
+    def reset(self, connection: Any, sql: str) -> bool:
+        self._send(connection, sql)
+        return False
+
+    def finish_reset(self, connection: Any) -> None:
+        """reset() has read the answer."""
 
     def absorb(self, connection: Any) -> None:
         connection.poll()
 
     def check(self, connection: Any) -> None:
         # Not an empty statement, as with psycopg 3: psycopg2 raises on one.
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
+        self._send(connection, "SELECT 1")
+        if self.session(connection).must_write and self.serves_reads_only(connection):
+            raise psycopg2.OperationalError("the server takes no writes any more")
+
+    def hang_up(self, connection: Any) -> None:
+        try:
+            hang_up(connection.fileno())
+        except psycopg2.Error:
+            return  # it is closed
 
     def server_pid(self, connection: Any) -> int:
         return int(connection.info.backend_pid)
 
+    def serves_reads_only(self, connection: Any) -> bool:
+        return says_read_only(connection.info.parameter_status)
+
+    def sqlstate(self, error: BaseException) -> str | None:
+        return getattr(error, "pgcode", None)
+
     def is_permanent(self, error: BaseException) -> bool:
         return not isinstance(error, psycopg2.OperationalError) or is_refusal(error)
+
+    def refuses_password(self, error: BaseException) -> bool:
+        return is_wrong_password(error)
+
+    def refuses_startup_options(self, error: BaseException) -> bool:
+        return is_refused_option(error)
+
+    def _send(self, connection: Any, sql: str) -> None:
+        # psycopg2's own cursor: what the pool does is no borrower's doing.
+        with connection.cursor(cursor_factory=extensions.cursor) as cursor:
+            cursor.execute(sql)
+
+
+@cache
+def _with_room(factory: Any) -> Any:
+    """A subclass of psycopg2's connection class whose objects can have a Session."""
+    return type(factory.__name__, (factory,), {"_pool_session": None})

@@ -1,13 +1,42 @@
 """psycopg 3. Imports it, so import this module only when it is the driver in use."""
 
+from operator import attrgetter
 from typing import Any
 
 import psycopg
+from psycopg import generators
+from psycopg.adapt import AdaptersMap
+from psycopg.pq import ExecStatus
 
 from django_psycopg_pooled import errors
 from django_psycopg_pooled.drivers.protocol import TransactionStatus, Watch
-from django_psycopg_pooled.drivers.refusals import is_refusal
-from django_psycopg_pooled.drivers.sockets import watch_socket
+from django_psycopg_pooled.drivers.refusals import (
+    is_refusal,
+    is_refused_option,
+    is_wrong_password,
+    says_read_only,
+)
+from django_psycopg_pooled.drivers.sockets import hang_up, watch_socket
+from django_psycopg_pooled.session import Session
+
+# What a borrower can change on a connection. The attributes behind the public properties, since
+# reading those would cost a request 1 us more; a test holds that they exist and are all.
+PLAIN = (
+    "_autocommit",
+    "_isolation_level",
+    "_read_only",
+    "_deferrable",
+    "row_factory",
+    "cursor_factory",
+    "server_cursor_factory",
+    "_prepared.prepare_threshold",
+    "_prepared.prepared_max",
+    "_pipeline",
+)
+LISTS = ("_notice_handlers", "_notify_handlers")
+# Registering an adapter replaces one of the tables in here by a copy.
+ADAPTERS = ("_adapters._loaders", "_adapters._dumpers", "_adapters._dumpers_by_oid")
+_shape_of = attrgetter(*PLAIN, *LISTS, *ADAPTERS)
 
 
 class PoolTimeout(errors.PoolTimeout, psycopg.OperationalError):
@@ -29,6 +58,10 @@ class PsycopgDriver:
     PoolTimeout = PoolTimeout
     TooManyRequests = TooManyRequests
     PoolClosed = PoolClosed
+    Error = psycopg.Error
+
+    def connect_params(self, params: dict[str, Any]) -> dict[str, Any]:
+        return params
 
     def close(self, connection: Any) -> None:
         try:
@@ -40,9 +73,21 @@ class PsycopgDriver:
     def watch(self, connection: Any) -> Watch:
         return watch_socket(connection.pgconn.socket)
 
-    def is_tidy(self, connection: Any) -> bool:
+    def session(self, connection: Any) -> Session:
+        session: Session | None = getattr(connection, "_pool_session", None)
+        if session is None:
+            connection._pool_session = session = Session()
+        return session
+
+    def shape(self, connection: Any) -> Any:
+        # Its own map over what there is, so that a registration is seen, and can be taken back.
+        connection._pool_adapters = connection.adapters
+        connection._adapters = AdaptersMap(connection._pool_adapters)
+        return tuple(v.copy() if isinstance(v, list | dict) else v for v in _shape_of(connection))
+
+    def is_tidy(self, connection: Any, shape: Any) -> bool:
         # On the path of every request: 0 is IDLE, and the enum would cost more than the rest.
-        return connection.pgconn.transaction_status == 0 and connection.autocommit is True
+        return bool(connection.pgconn.transaction_status == 0 and _shape_of(connection) == shape)
 
     def status(self, connection: Any) -> TransactionStatus:
         return TransactionStatus(int(connection.pgconn.transaction_status))
@@ -53,6 +98,31 @@ class PsycopgDriver:
         if connection.autocommit is not True:
             connection.autocommit = True
 
+    def reshape(self, connection: Any, shape: Any) -> None:
+        known = dict(zip((*PLAIN, *LISTS), shape, strict=False))
+        for name in ("isolation_level", "read_only", "deferrable"):
+            setattr(connection, name, known[f"_{name}"])
+        for name in ("row_factory", "cursor_factory", "server_cursor_factory"):
+            setattr(connection, name, known[name])
+        for name in ("prepare_threshold", "prepared_max"):
+            setattr(connection._prepared, name, known[f"_prepared.{name}"])
+        for name in LISTS:
+            getattr(connection, name)[:] = known[name]
+        connection._adapters = AdaptersMap(connection._pool_adapters)
+
+    def reset(self, connection: Any, sql: str) -> bool:
+        pgconn = connection.pgconn
+        pgconn.send_query(sql.encode())
+        while pgconn.flush():
+            pass  # a few hundred bytes: the socket takes them at once
+        return True
+
+    def finish_reset(self, connection: Any) -> None:
+        with connection.lock:
+            for result in connection.wait(generators.fetch_many(connection.pgconn)):
+                if result.status == ExecStatus.FATAL_ERROR:
+                    raise psycopg.errors.error_from_result(result)
+
     def absorb(self, connection: Any) -> None:
         connection.pgconn.consume_input()
 
@@ -60,9 +130,29 @@ class PsycopgDriver:
         # An empty statement: no plan, no snapshot, no entry in pg_stat_statements.
         with connection.cursor() as cursor:
             cursor.execute("")
+        if self.session(connection).must_write and self.serves_reads_only(connection):
+            raise psycopg.OperationalError("the server takes no writes any more")
+
+    def hang_up(self, connection: Any) -> None:
+        try:
+            hang_up(connection.pgconn.socket)
+        except psycopg.Error:
+            return  # it is closed
 
     def server_pid(self, connection: Any) -> int:
         return int(connection.pgconn.backend_pid)
 
+    def serves_reads_only(self, connection: Any) -> bool:
+        return says_read_only(connection.info.parameter_status)
+
+    def sqlstate(self, error: BaseException) -> str | None:
+        return getattr(error, "sqlstate", None)
+
     def is_permanent(self, error: BaseException) -> bool:
         return not isinstance(error, psycopg.OperationalError) or is_refusal(error)
+
+    def refuses_password(self, error: BaseException) -> bool:
+        return is_wrong_password(error)
+
+    def refuses_startup_options(self, error: BaseException) -> bool:
+        return is_refused_option(error)

@@ -1,11 +1,37 @@
 """Opening a server session just as the stock backend would."""
 
+import logging
 import math
+from collections.abc import Callable
 from datetime import tzinfo
 from typing import Any
 
+from django.db.backends.postgresql.base import DatabaseWrapper
+
+from django_psycopg_pooled.execution.cursors import watched
+from django_psycopg_pooled.execution.watched import WatchedSession
+from django_psycopg_pooled.integration.credentials import Credentials
 from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.integration.identity import Identity
+from django_psycopg_pooled.options import PoolOptions
+from django_psycopg_pooled.session import ANYTHING, Effect
+from django_psycopg_pooled.statements.book import Book
+
+logger = logging.getLogger(__name__)
+
+# So that a peer that is gone without a word is noticed: in 10 s while data is on its way to it, in
+# a minute while nothing is. Without them it takes the system's two hours. The user's values win.
+KEEPALIVE = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,  # milliseconds
+}
+EVICT_ON = ("08", "57P01", "57P02", "57P03")
+READ_ONLY = "25006"
+FOR_READING = ("read-only", "standby", "prefer-standby")
+STOCK_SETUP: Any = getattr(DatabaseWrapper, "_configure_connection")  # noqa: B009
+FOR_WRITING = ("read-write", "primary")
 
 
 class Sessions:
@@ -18,34 +44,111 @@ class Sessions:
     """
 
     def __init__(
-        self, wrapper_class: type[Any], alias: str, identity: Identity, timezone: tzinfo | None
+        self,
+        wrapper_class: type[Any],
+        alias: str,
+        identity: Identity,
+        timezone: tzinfo | None,
+        options: PoolOptions,
     ) -> None:
         self._wrapper_class = wrapper_class
         self._alias = alias
         self._identity = identity
         self._timezone = timezone
+        self._options = options
+        self._book = Book()
+        source = options.credentials
+        self._credentials = Credentials(source, options.credentials_ttl) if source else None
+        # Whether the server takes settings in the start-up packet: old PgBouncers do not.
+        self._takes_startup_options = not options.pooler
 
-    def open(self, timeout: float) -> Any:
-        """A new driver connection, ready for Django. Blocks; raises what the driver raises.
-
-        timeout   seconds after which the driver gives up, unless OPTIONS say otherwise
-        """
+    def open(self) -> Any:
+        """A new driver connection, ready for Django. Blocks; raises what the driver raises."""
         wrapper = self._unpooled_wrapper()
-        params = wrapper.get_connection_params()
-        # Without it a server that swallows packets would hold a slot for minutes.
-        params.setdefault("connect_timeout", max(2, math.ceil(min(timeout, 3600.0))))
-        connection = wrapper.get_new_connection(params)
+        connection = self._connect(wrapper)
         try:
             DRIVER.tidy(connection)
-            # Django quotes the role of assume_role through its wrapper, which would connect itself.
-            wrapper.connection = connection
-            wrapper._configure_connection(connection)
+            connection._pool_session = self._new_session()
+            connection.cursor_factory = watched(connection.cursor_factory)
+            if hasattr(connection, "server_cursor_factory"):
+                connection.server_cursor_factory = watched(connection.server_cursor_factory)
+            self._configure(wrapper, connection)
         except BaseException:
             DRIVER.close(connection)
             raise
+        return connection
+
+    def restorer(self) -> Callable[[Any], None] | None:
+        """What gives a session back what RESET ALL took; None if the start-up packet does it."""
+        stock = self._wrapper_class._configure_connection is STOCK_SETUP
+        role = self._identity.settings["OPTIONS"].get("assume_role")
+        if stock and self._takes_startup_options and not role:
+            return None
+        return self._restore
+
+    def _restore(self, connection: Any) -> None:
+        self._configure(self._unpooled_wrapper(), connection)
+
+    def _configure(self, wrapper: Any, connection: Any) -> None:
+        # Django quotes the role of assume_role through its wrapper, which would connect itself.
+        wrapper.connection = connection
+        try:
+            wrapper._configure_connection(connection)
         finally:
             wrapper.connection = None  # only garbage collection ends a wrapper
-        return connection
+
+    def _connect(self, wrapper: Any) -> Any:
+        params = self._params(wrapper)
+        try:
+            return wrapper.get_new_connection({**params, **self._asked(), **self._startup(params)})
+        except DRIVER.Error as error:
+            if not self._mended(error):
+                raise
+        return wrapper.get_new_connection({**params, **self._asked(), **self._startup(params)})
+
+    def _mended(self, error: BaseException) -> bool:
+        """Whether a second attempt can succeed where the first one failed."""
+        if self._takes_startup_options and DRIVER.refuses_startup_options(error):
+            self._takes_startup_options = False
+            logger.warning(
+                "pool %r: what answers is no PostgreSQL server, for it takes no start-up options."
+                " If it is PgBouncer or its like, set the pool's option `pooler`.", self._alias
+            )  # fmt: skip
+            return True
+        if self._credentials is not None and DRIVER.refuses_password(error):
+            self._credentials.forget()
+            return True
+        return False
+
+    def _params(self, wrapper: Any) -> dict[str, Any]:
+        params: dict[str, Any] = wrapper.get_connection_params()
+        # Without it a server that swallows packets would hold a slot for minutes.
+        patience = max(2, math.ceil(min(self._options.timeout, 3600.0)))
+        return DRIVER.connect_params({"connect_timeout": patience, **KEEPALIVE, **params})
+
+    def _asked(self) -> dict[str, Any]:
+        """What the user's `credentials` say at this moment."""
+        return self._credentials.params() if self._credentials is not None else {}
+
+    def _startup(self, params: dict[str, Any]) -> dict[str, Any]:
+        """The time zone in the start-up packet: no SET for it, and RESET ALL returns to it."""
+        zone = self._identity.time_zone
+        if not zone or not self._takes_startup_options:
+            return {}
+        escaped = zone.replace("\\", "\\\\").replace(" ", "\\ ")
+        return {"options": f"{params.get('options', '')} -c TimeZone={escaped}".strip()}
+
+    def _new_session(self) -> WatchedSession:
+        session = WatchedSession(self._book, DRIVER)
+        attrs = self._identity.settings["OPTIONS"].get("target_session_attrs")
+        session.must_write = attrs in FOR_WRITING
+        reads = () if attrs in FOR_READING else (READ_ONLY,)
+        session.evict_on = (*EVICT_ON, *reads, *self._options.evict_on)
+        if self._options.reset == "dirty" and not self._options.pooler:
+            session.watched = int(ANYTHING | Effect.LASTING)
+        elif self._options.reset == "always":
+            session.watched = int(Effect.LASTING)
+        return session
 
     def _unpooled_wrapper(self) -> Any:
         """A new one, since a wrapper belongs to the thread that made it."""

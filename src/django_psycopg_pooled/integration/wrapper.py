@@ -12,9 +12,12 @@ from django.db.backends.base.base import RAN_DB_VERSION_CHECK, BaseDatabaseWrapp
 from django.db.backends.postgresql.psycopg_any import IsolationLevel
 from django.db.backends.signals import connection_created
 
+from django_psycopg_pooled.drivers.protocol import OPEN_TRANSACTION
 from django_psycopg_pooled.errors import OptionsError
+from django_psycopg_pooled.execution.cursors import watch_named
 from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.integration.identity import Identity, is_pooled
+from django_psycopg_pooled.integration.observer import OBSERVER
 from django_psycopg_pooled.integration.registry import REGISTRY
 from django_psycopg_pooled.integration.sessions import Sessions
 from django_psycopg_pooled.integration.stock import StockWrapper
@@ -112,9 +115,32 @@ class PooledWrapper(StockWrapper):
             return super().get_new_connection(conn_params)
         if self._lease is not None:
             self._give_back()  # somebody has taken `connection` away without close()
-        self._lease = lease = pool.checkout()
-        self._lender = pool
+        lease = pool.checkout(bound=not self.allow_thread_sharing)
+        self._lease, self._lender = lease, pool
         return lease.connection
+
+    def inc_thread_sharing(self) -> None:
+        """Allow other threads to use the connection, so that it outlives this one."""
+        super().inc_thread_sharing()
+        if self._lease is not None:
+            self._lease.entry.bound = False
+
+    def chunked_cursor(self) -> Any:
+        """A cursor on the server; in this process if a pooler could part it from its session."""
+        pool = self.pool
+        if pool is not None and pool.options.pooler:
+            return self.cursor()
+        cursor = super().chunked_cursor()
+        if self._lease is not None:
+            watch_named(cursor.cursor)
+        return cursor
+
+    def _rollback(self) -> None:
+        lease = self._lease
+        was_open = lease is not None and DRIVER.status(self.connection) in OPEN_TRANSACTION
+        super()._rollback()
+        if was_open and lease is not None:
+            lease.entry.session.rolled_back()
 
     def init_connection_state(self) -> None:
         """Nothing but Django's check of the server's version: the session is as it should be."""
@@ -130,6 +156,11 @@ class PooledWrapper(StockWrapper):
             if lease.entry.announced:
                 return
             lease.entry.announced = True
+            session = lease.entry.session
+            dirt = session.dirt
+            connection_created.send(sender=self.__class__, connection=self)
+            session.dirt = dirt  # what receivers set is to stay as long as the session
+            return
         connection_created.send(sender=self.__class__, connection=self)
 
     def _set_autocommit(self, autocommit: bool) -> None:
@@ -259,5 +290,7 @@ class PooledWrapper(StockWrapper):
             ) from error
 
     def _make_pool(self, name: str, identity: Identity, options: PoolOptions) -> Pool:
-        sessions = Sessions(self.__class__, self.alias, identity, self.timezone)
-        return Pool(name, partial(sessions.open, options.timeout), DRIVER, options)
+        sessions = Sessions(self.__class__, self.alias, identity, self.timezone, options)
+        return Pool(
+            name, sessions.open, DRIVER, options, restorer=sessions.restorer, observer=OBSERVER
+        )

@@ -1,5 +1,6 @@
 """When the pool's housekeeping is due next."""
 
+import math
 import weakref
 from collections.abc import Callable
 
@@ -27,24 +28,35 @@ class Alarm:
         if ring is None:
             return  # the pool is going
         with core.lock:
-            if core.ledger.armed or core.ledger.closed or not core.ledger.idle:
+            if core.ledger.armed or core.ledger.closed:
+                return
+            due = self._due_locked()
+            if due == math.inf:
                 return
             core.ledger.armed = True
-            now = core.clock.monotonic()
-            when = max(self._due_locked(), now + SHORTEST_NAP_S)
+            when = max(due, core.clock.monotonic() + SHORTEST_NAP_S)
         core.runtime.call_at(when, ring)
         if not core.runtime.threaded:
             core.duty_at = min(core.duty_at, when)
 
     def _due_locked(self) -> float:
-        """When the first of the idle connections will want something."""
+        """When the first of the connections will want something; inf if none will."""
         ledger, options = self._core.ledger, self._core.options
-        due = min(entry.retire_at for entry in ledger.idle)
+        due = self._leak_due_locked() if options.leak_threshold else math.inf
+        if not ledger.idle:
+            return due
+        due = min(due, min(entry.retire_at for entry in ledger.idle))
         if ledger.size > options.min_size:
             due = min(due, ledger.idle[0].since + options.idle_limit)
         if options.keepalive:
             due = min(due, min(e.proven_at for e in ledger.idle) + options.keepalive)
         return due
+
+    def _leak_due_locked(self) -> float:
+        """When the first loan will last too long, of those that are not logged yet."""
+        ledger, limit = self._core.ledger, self._core.options.leak_threshold
+        loans = (e.since for e in ledger.entries if e.loan and e.reported_at == math.inf)
+        return min(loans, default=math.inf) + limit
 
 
 def _nobody() -> None:

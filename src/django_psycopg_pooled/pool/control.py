@@ -1,14 +1,15 @@
 """What an operator does to a running pool."""
 
-import math
 import threading
 from collections.abc import Callable
 
 from django_psycopg_pooled.pool.alarm import Alarm
 from django_psycopg_pooled.pool.core import Core
+from django_psycopg_pooled.pool.entry import NOWHERE
 from django_psycopg_pooled.pool.fitness import Fitness
 from django_psycopg_pooled.pool.housekeeper import Housekeeper
 from django_psycopg_pooled.pool.opener import Opener
+from django_psycopg_pooled.pool.returns import Returns
 from django_psycopg_pooled.pool.states import State
 from django_psycopg_pooled.pool.texts import closed_error, timeout_error
 
@@ -21,12 +22,14 @@ class Control:
         core: Core,
         fitness: Fitness,
         opener: Opener,
+        returns: Returns,
         housekeeper: Housekeeper,
         alarm: Alarm,
     ) -> None:
         self._core = core
         self._fitness = fitness
         self._opener = opener
+        self._returns = returns
         self._housekeeper = housekeeper
         self._alarm = alarm
 
@@ -40,12 +43,7 @@ class Control:
         self._alarm.arm()
 
     def drain(self) -> None:
-        core = self._core
-        with core.lock:
-            idle = core.ledger.take_all_idle(State.CLOSING)
-            for entry in core.ledger.entries:
-                entry.retire_at = -math.inf
-        core.close_entries(idle)
+        self._returns.oust()
         self._opener.meet_demand()
 
     def check(self) -> int:
@@ -68,7 +66,8 @@ class Control:
             now = core.clock.monotonic()
             while ledger.idle and ledger.waiting:
                 waiter = ledger.next_waiter()
-                waiter.answer(ledger.lend(ledger.idle.pop(), now, waiter.thread_id))
+                entry = ledger.idle.pop()
+                waiter.answer(ledger.lend(entry, now, waiter.holder, waiter.bound))
         self._opener.meet_demand()
 
     def wait(self, timeout: float) -> None:
@@ -102,6 +101,8 @@ class Control:
         the lock just now; that one finds the pool closed, and the driver's objects close
         themselves with it.
         """
+        for entry in tuple(self._core.ledger.entries):
+            entry.lost = NOWHERE
         lock = self._core.lock
         if lock.acquire(blocking=False):
             lock.release()

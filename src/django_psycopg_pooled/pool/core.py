@@ -5,11 +5,12 @@ import os
 import random
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django_psycopg_pooled.clock import Clock
 from django_psycopg_pooled.drivers.protocol import Driver
+from django_psycopg_pooled.observing import Blind, Observer
 from django_psycopg_pooled.options import PoolOptions
 from django_psycopg_pooled.pool.counters import Counters
 from django_psycopg_pooled.pool.demand import Demand
@@ -17,11 +18,13 @@ from django_psycopg_pooled.pool.entry import Entry
 from django_psycopg_pooled.pool.ledger import Ledger
 from django_psycopg_pooled.pool.outage import Outage
 from django_psycopg_pooled.pool.states import State
+from django_psycopg_pooled.pool.watchdog import Watchdog
 from django_psycopg_pooled.runtime.protocol import Runtime
 
 FORK_PATIENCE_S = 0.5  # for connects under way to end before a fork()
 
 Connector = Callable[[], Any]
+Restore = Callable[[Any], object]
 
 _inherited: list[object] = []
 
@@ -44,6 +47,8 @@ class Core:
         runtime: Runtime,
         clock: Clock,
         share: Callable[[], float] = random.random,
+        restorer: Callable[[], Restore | None] | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.name = name
         self.connector = connector
@@ -52,6 +57,10 @@ class Core:
         self.runtime = runtime
         self.clock = clock
         self.share = share
+        # Knows how to give a session back what RESET ALL takes from it.
+        self.restorer: Callable[[], Restore | None] = restorer or _nothing
+        self.observer: Observer = observer or Blind()
+        self.watchdog = Watchdog(driver, runtime, clock)
         # The pool itself, for the user's hook; weak, so that a pool that nobody uses can go.
         self.pool: Callable[[], object | None] = _nothing
         # When this thread should do the housekeeping; inf where threads do it.
@@ -68,6 +77,7 @@ class Core:
         self.outage = Outage()
         self.proven = False  # a connect has succeeded
         self.signals: list[threading.Lock] = []  # threads that wait for a change, see Pool.wait()
+        self.reclaim_at = -math.inf  # before then nobody looks for strays again
 
     def disown(self) -> None:
         """In a child of fork(): leave the connections to the parent without touching a socket."""
@@ -78,15 +88,17 @@ class Core:
             entry.loan = 0
             entry.state = State.CLOSED
         self.runtime.forget()
+        self.watchdog.forget()
         self.duty_at = math.inf
         self.forget()
         self.ledger.closed = closed
 
-    def close_entries(self, entries: list[Entry]) -> None:
+    def close_entries(self, entries: Sequence[Entry]) -> None:
         """Close connections that are CLOSING, then free their slots. Blocks for their goodbyes."""
         try:
             for entry in entries:
-                self.driver.close(entry.connection)
+                if entry.connection is not None:
+                    self.driver.close(entry.connection)
         finally:
             with self.lock:
                 for entry in entries:

@@ -20,6 +20,7 @@ class Counters:
     connections_s: float = 0.0
     connections_errors: int = 0
     connections_lost: int = 0
+    reclaimed: int = 0  # loans that nobody could end any more; psycopg_pool has no such count
 
     def as_stats(self) -> dict[str, int]:
         """The counters under psycopg_pool's keys."""
@@ -34,4 +35,5 @@ class Counters:
             "connections_ms": int(self.connections_s * 1000),
             "connections_errors": self.connections_errors,
             "connections_lost": self.connections_lost,
+            "reclaimed": self.reclaimed,
         }

@@ -1,10 +1,17 @@
 """One server connection in the pool, and one loan of it."""
 
 import math
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from django_psycopg_pooled.drivers.protocol import Watch
+from django_psycopg_pooled.pool.borrower import Borrower
 from django_psycopg_pooled.pool.states import IllegalMove, State
+from django_psycopg_pooled.session import Session
+
+Lost = deque[tuple["Entry", int]]  # loans whose Lease has gone without having ended; see Reclaimer
+NOWHERE: Lost = deque(maxlen=0)  # where nobody looks for them any more
 
 
 class Entry:
@@ -18,29 +25,43 @@ class Entry:
     __slots__ = (
         "__weakref__",
         "announced",
+        "bound",
         "connection",
         "fresh_until",
+        "holder",
         "loan",
+        "lost",
         "number",
         "opened_at",
+        "owner",
         "proven_at",
+        "reported_at",
         "retire_at",
         "server_pid",
+        "session",
         "since",
+        "stack",
         "state",
-        "thread_id",
         "uses",
         "watch",
     )
 
-    def __init__(self, number: int, now: float) -> None:
+    def __init__(self, number: int, now: float, lost: Lost) -> None:
         self.number = number
+        self.lost = lost
         self.state = State.OPENING
         self.connection: Any = None
         self.watch: Watch = _nothing_to_watch
         self.server_pid: int | None = None
         self.loan = 0  # the number of the present loan, which is that of its uses; 0 for none
-        self.thread_id = 0  # who has borrowed it, or was the last to
+        self.holder: Borrower | None = None  # who has borrowed it, or was the last to
+        self.bound = False  # only the holder's thread can use it, so it is free when that has ended
+        self.stack: Any = None  # where it was borrowed, raw; see Observer
+        self.reported_at = math.inf  # when its present loan was logged as too long
+        # What is responsible for it while it is neither idle nor lent; weak. If that is gone, it
+        # was interrupted.
+        self.owner: Callable[[], object | None] = _nobody
+        self.session = Session()
         self.opened_at = now
         self.since = now  # when it was last lent or given back
         self.proven_at = now  # when the server was last known to be behind it
@@ -65,12 +86,18 @@ class Lease:
     that both go at once when nobody needs them, without the garbage collector.
     """
 
-    __slots__ = ("connection", "entry", "number")
+    __slots__ = ("__weakref__", "connection", "entry", "number")
 
     def __init__(self, entry: Entry, number: int) -> None:
         self.entry = entry
         self.number = number
         self.connection: Any = entry.connection
+
+    def __del__(self) -> None:
+        # May run inside the garbage collector, in any thread: no lock may be taken here.
+        entry = self.entry
+        if entry.loan == self.number:
+            entry.lost.append((entry, self.number))
 
     @property
     def ended(self) -> bool:
@@ -80,3 +107,7 @@ class Lease:
 
 def _nothing_to_watch(_ms: int) -> bool:
     return False
+
+
+def _nobody() -> None:
+    return None

@@ -5,6 +5,8 @@ import math
 
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.entry import Entry
+from django_psycopg_pooled.pool.hygiene import Hygiene
+from django_psycopg_pooled.pool.ledger import Batch
 from django_psycopg_pooled.pool.states import State
 
 logger = logging.getLogger(__name__)
@@ -15,8 +17,9 @@ GREETINGS = 16  # reads of what an idle connection was sent, before it counts as
 class Fitness:
     """Judges connections; belongs to one pool."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, hygiene: Hygiene) -> None:
         self._core = core
+        self._hygiene = hygiene
 
     def is_fit(self, entry: Entry) -> bool:
         """Whether a connection that the caller has in hand may be lent.
@@ -25,6 +28,8 @@ class Fitness:
         option `check` asks for it. If it is dead, all idle connections are looked at before this
         returns, about 1 us each.
         """
+        if entry.session.unread:
+            return self.answers(entry)  # it was given back a moment ago, and its reset sent
         if entry.watch(0) and not self._hears_life(entry):
             self._found_dead(entry)
             return False
@@ -36,9 +41,17 @@ class Fitness:
         return self.answers(entry)
 
     def answers(self, entry: Entry) -> bool:
-        """Ask the server, or the user's check. One round trip."""
+        """Ask the server, or the user's check: one round trip, bounded by check_timeout.
+
+        If a reset was sent, its answer is all that is waited for.
+        """
+        core = self._core
         try:
-            self.check(entry.connection)
+            if entry.session.unread:
+                self._hygiene.finish(entry)
+            else:
+                with core.watchdog.over(entry.connection, core.options.check_timeout):
+                    self.check(entry.connection)
         except Exception as error:
             logger.info("pool %r: connection %d failed its check: %s",
                         self._core.name, entry.number, error)  # fmt: skip
@@ -71,13 +84,13 @@ class Fitness:
                 now = core.clock.monotonic()
                 if entry.state is not State.IDLE or now - entry.proven_at < unproven_for:
                     continue
-                core.ledger.take_idle(entry, State.CHECKING)
-            dropped += not self._verify(entry)
+                batch = core.ledger.take([entry], State.CHECKING)
+            dropped += not self._verify(batch)
         return dropped
 
-    def _verify(self, entry: Entry) -> bool:
+    def _verify(self, batch: Batch) -> bool:
         """Check one connection in the background and say what becomes of it."""
-        core = self._core
+        core, entry = self._core, batch[0]
         alive = False
         try:
             alive = self.answers(entry)
@@ -90,7 +103,7 @@ class Fitness:
                     alive = False
                     entry.move(State.CLOSING)
             if not alive:
-                core.close_entries([entry])
+                core.close_entries(batch)
         return alive
 
     def _idled_too_long(self, entry: Entry, now: float) -> bool:
@@ -149,4 +162,4 @@ class Fitness:
                     else:
                         entry.fresh_until = -math.inf
                         core.ledger.give(entry, core.clock.monotonic())
-        core.close_entries(list(dead))
+        core.close_entries([entry for entry in suspects if entry in dead])

@@ -6,7 +6,9 @@ from django_psycopg_pooled.pool.alarm import Alarm
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.entry import Entry
 from django_psycopg_pooled.pool.fitness import Fitness
+from django_psycopg_pooled.pool.leaks import Leaks
 from django_psycopg_pooled.pool.opener import Opener
+from django_psycopg_pooled.pool.reclaimer import Reclaimer
 from django_psycopg_pooled.pool.states import State
 
 logger = logging.getLogger(__name__)
@@ -15,8 +17,18 @@ logger = logging.getLogger(__name__)
 class Housekeeper:
     """One duty of one pool: run() now and then, as long as a connection is idle."""
 
-    def __init__(self, core: Core, fitness: Fitness, opener: Opener, alarm: Alarm) -> None:
+    def __init__(
+        self,
+        core: Core,
+        fitness: Fitness,
+        opener: Opener,
+        reclaimer: Reclaimer,
+        leaks: Leaks,
+        alarm: Alarm,
+    ) -> None:
         self._core = core
+        self._reclaimer = reclaimer
+        self._leaks = leaks
         self._fitness = fitness
         self._opener = opener
         self._alarm = alarm
@@ -28,6 +40,8 @@ class Housekeeper:
         with core.lock:
             core.ledger.armed = False
         try:
+            self._reclaimer.run()
+            self._leaks.look()
             self.retire()
             self._fitness.sweep_if_ended()
             if core.options.keepalive:
@@ -43,9 +57,8 @@ class Housekeeper:
         core = self._core
         with core.lock:
             expired = self._expired_locked(core.clock.monotonic())
-            for entry in expired:
-                core.ledger.take_idle(entry, State.CLOSING)
-        core.close_entries(expired)
+            closing = core.ledger.take(expired, State.CLOSING)
+        core.close_entries(closing)
 
     def _expired_locked(self, now: float) -> list[Entry]:
         """From the bottom of the stack, where the connections lie that were idle longest."""

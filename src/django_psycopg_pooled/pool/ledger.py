@@ -1,13 +1,23 @@
 """Who has which connection: all that the pool's lock guards, and no more."""
 
 import itertools
+import weakref
 from bisect import insort
 from collections import deque
+from collections.abc import Iterable
 from operator import attrgetter
 
-from django_psycopg_pooled.pool.entry import Entry, Lease
+from django_psycopg_pooled.pool.borrower import Borrower
+from django_psycopg_pooled.pool.entry import Entry, Lease, Lost
 from django_psycopg_pooled.pool.states import State
 from django_psycopg_pooled.pool.waiter import Waiter
+
+
+class Batch(list[Entry]):
+    """Connections that one call is responsible for, neither idle nor lent; lives as long as it.
+
+    If it is gone and they are where they were, the call was interrupted, and they are strays.
+    """
 
 
 class Ledger:
@@ -17,6 +27,9 @@ class Ledger:
     max_size that held when it was reserved; `idle` holds just the IDLE ones, oldest return first;
     `lent` and `opening` count the LENT and OPENING ones; while somebody waits nothing is idle,
     unless the pool is paused; `asking` counts the waiters that want a connect.
+
+    An exception that another thread or a signal throws into a call may break them; mend() puts them
+    right again.
     """
 
     def __init__(self) -> None:
@@ -29,6 +42,7 @@ class Ledger:
         self.paused = False
         self.closed = False
         self.armed = False  # a run of the housekeeper is due some time
+        self.lost: Lost = deque()  # filled without the lock, by the garbage collector
         self._numbers = itertools.count(1)
 
     @property
@@ -36,27 +50,38 @@ class Ledger:
         """How many slots are taken."""
         return len(self.entries)
 
-    def lend_idle(self, now: float, thread_id: int) -> Lease | None:
+    def lend_idle(self, now: float, holder: Borrower, bound: bool) -> Lease | None:
         """The newest idle connection; None if there is none to lend."""
         if not self.idle or self.paused:
             return None
         # lend() once more, in line: this is on the path of every request.
         entry = self.idle.pop()
         entry.state = State.LENT
-        entry.since = now
-        entry.thread_id = thread_id
-        entry.loan = entry.uses = number = entry.uses + 1
         self.lent += 1
-        return Lease(entry, number)
+        entry.since = now
+        entry.holder = holder
+        entry.bound = bound
+        entry.uses = number = entry.uses + 1
+        lease = Lease(entry, number)
+        entry.loan = number  # after the lease: without one there must be no loan
+        return lease
 
-    def lend(self, entry: Entry, now: float, thread_id: int) -> Lease:
+    def lend(self, entry: Entry, now: float, holder: Borrower, bound: bool) -> Lease:
         """Lend *entry*, which is in nobody's hands."""
         entry.move(State.LENT)
-        entry.since = now
-        entry.thread_id = thread_id
-        entry.loan = entry.uses = entry.uses + 1
         self.lent += 1
-        return Lease(entry, entry.loan)
+        entry.since = now
+        return self.relend(entry, holder, bound)
+
+    def relend(self, entry: Entry, holder: Borrower, bound: bool) -> Lease:
+        """A new loan of *entry*, which is lent; whoever had it before can give nothing back."""
+        entry.loan = 0
+        entry.holder = holder
+        entry.bound = bound
+        entry.uses += 1
+        lease = Lease(entry, entry.uses)
+        entry.loan = lease.number
+        return lease
 
     def end(self, lease: Lease) -> None:
         """End a loan. What becomes of its connection is said by the next call."""
@@ -76,24 +101,28 @@ class Ledger:
                 insort(self.idle, entry, key=_since)
             return False
         waiter = self.next_waiter()
-        waiter.answer(self.lend(entry, now, waiter.thread_id))
+        waiter.answer(self.lend(entry, now, waiter.holder, waiter.bound))
         return True
 
-    def take_all_idle(self, state: State) -> list[Entry]:
-        """Move every idle connection to *state*, for a caller that will say what becomes of it."""
-        taken, self.idle = self.idle, []
-        for entry in taken:
+    def take(self, entries: Iterable[Entry], state: State) -> Batch:
+        """Move connections to *state*, for a caller that will say what becomes of them."""
+        batch = Batch(entries)
+        owner = weakref.ref(batch)
+        for entry in batch:
+            if entry.state is State.IDLE and entry in self.idle:
+                self.idle.remove(entry)
+            entry.owner = owner
             entry.move(state)
-        return taken
+        return batch
 
-    def take_idle(self, entry: Entry, state: State) -> None:
-        """Move one idle connection to *state*."""
-        self.idle.remove(entry)
-        entry.move(state)
+    def take_all_idle(self, state: State) -> Batch:
+        """take() every idle connection."""
+        taken, self.idle = self.idle, []
+        return self.take(taken, state)
 
     def reserve(self, now: float) -> Entry:
-        """Take a slot for a connection that is to be opened."""
-        entry = Entry(next(self._numbers), now)
+        """Take a slot for a connection that is to be opened. The caller sets its `owner`."""
+        entry = Entry(next(self._numbers), now, self.lost)
         self.entries.add(entry)
         self.opening += 1
         return entry
@@ -104,6 +133,24 @@ class Ledger:
             self.opening -= 1
         entry.move(State.CLOSED)
         self.entries.remove(entry)
+
+    def mend(self) -> Batch:
+        """Put the counts right, and find what interrupted calls have left; these are to be closed.
+
+        A microsecond or two for ten connections.
+        """
+        shelved = set(self.idle)
+        strays = [entry for entry in self.entries if _is_stray(entry, shelved)]
+        batch = self.take((e for e in strays if e.state is not State.CLOSING), State.CLOSING)
+        owner = weakref.ref(batch)
+        for entry in strays:
+            if entry not in batch:
+                entry.owner = owner
+                batch.append(entry)
+        self.lent = sum(entry.state is State.LENT for entry in self.entries)
+        self.opening = sum(entry.state is State.OPENING for entry in self.entries)
+        self.asking = sum(waiter.asking for waiter in self.waiting)
+        return batch
 
     def join(self, waiter: Waiter) -> None:
         """Put a request at the end of the queue."""
@@ -138,3 +185,11 @@ class Ledger:
 
 
 _since = attrgetter("since")
+
+
+def _is_stray(entry: Entry, shelved: set[Entry]) -> bool:
+    if entry.state is State.IDLE:
+        return entry not in shelved
+    if entry.state is State.LENT:
+        return not entry.loan
+    return entry.owner() is None

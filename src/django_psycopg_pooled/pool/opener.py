@@ -1,6 +1,8 @@
 """Opening connections: for requests that wait, and up to min_size."""
 
 import logging
+import weakref
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -9,6 +11,7 @@ from django_psycopg_pooled.pool.alarm import Alarm
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.entry import Entry, Lease
 from django_psycopg_pooled.pool.fitness import Fitness
+from django_psycopg_pooled.pool.ledger import Batch
 from django_psycopg_pooled.pool.states import State
 from django_psycopg_pooled.pool.waiter import Waiter
 
@@ -35,7 +38,7 @@ class Opener:
         awaited   somebody waits for min_size, so that it need not wait as if nobody did
         """
         core = self._core
-        reserved: list[Entry] = []
+        connects: list[Callable[[], None]] = []
         with core.lock:
             now = core.clock.monotonic()
             if not core.runtime.threaded:
@@ -44,9 +47,11 @@ class Opener:
                     core.ledger.waiting[0].wake()
                 return
             while self._wanted_locked(now, awaited):
-                reserved.append(core.ledger.reserve(now))
-        for entry in reserved:
-            core.runtime.submit(partial(self._open_in_background, entry))
+                entry = core.ledger.reserve(now)
+                connects.append(partial(self._open_in_background, entry))
+                entry.owner = weakref.ref(connects[-1])
+        for connect in connects:
+            core.runtime.submit(connect)
 
     def open_for(self, waiter: Waiter) -> Lease | None:
         """Connect in the thread of a request that waits; None if there is no slot or an outage.
@@ -60,6 +65,7 @@ class Opener:
             if not self._may_try_locked(now, waited_for=True) or not core.ledger.leave(waiter):
                 return None
             entry = core.ledger.reserve(now)
+            entry.owner = weakref.ref(waiter)
         try:
             self._open(entry)
         except Exception as error:
@@ -70,7 +76,7 @@ class Opener:
             return None
         with core.lock:
             core.ledger.opening -= 1
-            return core.ledger.lend(entry, core.clock.monotonic(), waiter.thread_id)
+            return core.ledger.lend(entry, core.clock.monotonic(), waiter.holder, waiter.bound)
 
     def fill(self) -> None:
         """Open what is missing of min_size: in the background, or in this thread if there is none.
@@ -80,17 +86,20 @@ class Opener:
         if self._core.runtime.threaded:
             self.meet_demand(awaited=True)
         else:
-            while (entry := self._reserve_missing()) is not None and self._open_for_all(entry):
+            while (batch := self._reserve_missing()) and self._open_for_all(batch[0]):
                 pass
 
-    def _reserve_missing(self) -> Entry | None:
+    def _reserve_missing(self) -> Batch:
+        """A slot for one connection of min_size; none if none is missing, or may be tried."""
         core = self._core
+        batch = Batch()
         with core.lock:
             now = core.clock.monotonic()
             missing = core.ledger.size < core.options.min_size
             if missing and self._may_try_locked(now, waited_for=True):
-                return core.ledger.reserve(now)
-        return None
+                batch.append(core.ledger.reserve(now))
+                batch[0].owner = weakref.ref(batch)
+        return batch
 
     def _open_for_all(self, entry: Entry) -> bool:
         """Connect, for whoever comes first; False if it failed, which is noted."""
@@ -166,6 +175,9 @@ class Opener:
             raise
         now = core.clock.monotonic()
         entry.connection = connection
+        entry.session = core.driver.session(connection)
+        entry.session.shape = core.driver.shape(connection)
+        entry.session.dirt = 0  # what set it up is what it is to be
         entry.opened_at = entry.since = entry.proven_at = now
         entry.retire_at = now + core.options.lifetime(core.share())
         with core.lock:
@@ -180,7 +192,7 @@ class Opener:
         core.driver.tidy(connection)
         if core.options.configure is not None:
             core.options.configure(connection)
-            if not core.driver.is_tidy(connection):
+            if core.driver.status(connection) or not connection.autocommit:
                 raise OptionsError(
                     [f"`configure` of the pool {core.name!r} left a transaction open or"
                      " autocommit off; end the transaction in it."]
@@ -195,13 +207,13 @@ class Opener:
             late = core.ledger.closed
             core.ledger.opening -= 1
             if late:
-                entry.move(State.CLOSING)
+                closing = core.ledger.take([entry], State.CLOSING)
             elif not core.ledger.give(entry, entry.opened_at):
                 # Who waits for it gets it unchecked: it is new. But now it is shelved.
                 entry.fresh_until = entry.opened_at + core.options.fresh_for
             core.notify()
         if late:
-            core.close_entries([entry])
+            core.close_entries(closing)
         self._alarm.arm()
 
     def _failed(self, entry: Entry, error: Exception) -> bool:

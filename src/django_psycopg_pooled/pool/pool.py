@@ -4,22 +4,26 @@ import math
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import get_ident
 from typing import Any
 
 from django_psycopg_pooled.clock import SYSTEM_CLOCK, Clock
 from django_psycopg_pooled.drivers.protocol import Driver
 from django_psycopg_pooled.errors import NotBorrowed
+from django_psycopg_pooled.observing import Observer
 from django_psycopg_pooled.options import PoolOptions
 from django_psycopg_pooled.pool.alarm import Alarm
+from django_psycopg_pooled.pool.borrower import Borrower, borrower
 from django_psycopg_pooled.pool.control import Control
-from django_psycopg_pooled.pool.core import Connector, Core
+from django_psycopg_pooled.pool.core import Connector, Core, Restore
 from django_psycopg_pooled.pool.counters import Counters
 from django_psycopg_pooled.pool.entry import Lease
 from django_psycopg_pooled.pool.fitness import Fitness
 from django_psycopg_pooled.pool.housekeeper import Housekeeper
+from django_psycopg_pooled.pool.hygiene import Hygiene
+from django_psycopg_pooled.pool.leaks import Leaks
 from django_psycopg_pooled.pool.opener import Opener
 from django_psycopg_pooled.pool.queue import Queue
+from django_psycopg_pooled.pool.reclaimer import Reclaimer
 from django_psycopg_pooled.pool.returns import Returns
 from django_psycopg_pooled.pool.views import snapshot
 from django_psycopg_pooled.runtime.inline import InlineRuntime
@@ -37,6 +41,8 @@ class Pool:
 
     connector   opens one connection, ready for use; called in worker threads
     driver      the adapter of the driver that *connector* uses
+    restorer    returns a function that gives a session back what RESET ALL takes, or None
+    observer    knows lines of Python, for errors and logs
     runtime     where background work runs; by default as the option num_workers says
     """
 
@@ -47,20 +53,31 @@ class Pool:
         driver: Driver,
         options: PoolOptions,
         *,
+        restorer: Callable[[], Restore | None] | None = None,
+        observer: Observer | None = None,
         runtime: Runtime | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         runtime = runtime or make_runtime(name, options, clock)
-        self._core = core = Core(name, connector, driver, options, runtime=runtime, clock=clock)
+        self._core = core = Core(
+            name, connector, driver, options,
+            restorer=restorer, observer=observer, runtime=runtime, clock=clock,
+        )  # fmt: skip
         self._monotonic: Callable[[], float] = clock.monotonic
         self._is_tidy = driver.is_tidy
-        self._fitness = Fitness(core)
-        alarm = Alarm(core)
+        self._here = core.observer.here
+        hygiene = Hygiene(core)
+        self._fitness = Fitness(core, hygiene)
+        self._alarm = alarm = Alarm(core)
         self._opener = Opener(core, self._fitness, alarm)
-        self._queue = Queue(core, self._opener)
-        self._housekeeper = Housekeeper(core, self._fitness, self._opener, alarm)
-        self._returns = Returns(core, self._fitness, self._opener, alarm)
-        self._control = Control(core, self._fitness, self._opener, self._housekeeper, alarm)
+        leaks = Leaks(core)
+        self._returns = Returns(core, self._fitness, hygiene, self._opener, leaks, alarm)
+        reclaimer = Reclaimer(core, self._returns)
+        self._queue = Queue(core, self._opener, reclaimer)
+        self._housekeeper = Housekeeper(core, self._fitness, self._opener, reclaimer, leaks, alarm)
+        self._control = Control(
+            core, self._fitness, self._opener, self._returns, self._housekeeper, alarm
+        )
         core.pool = weakref.ref(self)
         # Also at the interpreter's exit. Refers to the core only, never to the pool.
         weakref.finalize(self, self._control.abandon)
@@ -70,11 +87,13 @@ class Pool:
 
     # ---- lending
 
-    def checkout(self, timeout: float | None = None) -> Lease:
+    def checkout(self, timeout: float | None = None, *, bound: bool = False) -> Lease:
         """Borrow a connection: `lease.connection`. Give it back by checkin(lease).
 
         timeout   seconds to wait; None for the option `timeout`
+        bound     only this thread will use it: when the thread ends, it is taken back
 
+        A loan whose Lease is dropped is taken back when nothing refers to its connection either.
         Does not block if a connection is idle and was used within check_idle. Otherwise blocks
         for one round trip if one is idle, else for *timeout* at the longest, and one connect more
         with num_workers=0. Raises the driver's PoolTimeout, TooManyRequests, PoolClosed, or its
@@ -82,29 +101,33 @@ class Pool:
         """
         core = self._core
         now = self._monotonic()
-        thread_id = get_ident()
+        holder = borrower()
         with core.lock:
             core.counters.requests_num += 1
-            lease = core.ledger.lend_idle(now, thread_id)
-        if lease is not None:
-            entry = lease.entry
-            if now < entry.fresh_until and not entry.watch(0):
-                return lease
-        deadline = now + (core.options.timeout if timeout is None else timeout)
-        return self._checkout_slowly(lease, thread_id, deadline)
+            lease = core.ledger.lend_idle(now, holder, bound)
+        if lease is None or now >= lease.entry.fresh_until or lease.entry.watch(0):
+            deadline = now + (core.options.timeout if timeout is None else timeout)
+            lease = self._checkout_slowly(lease, holder, bound, deadline)
+        entry = lease.entry
+        entry.stack, entry.session.last = self._here(), None
+        if core.options.attends_loans:
+            self._attend(lease)
+        return lease
 
-    def _checkout_slowly(self, lease: Lease | None, thread_id: int, deadline: float) -> Lease:
+    def _checkout_slowly(
+        self, lease: Lease | None, holder: Borrower, bound: bool, deadline: float
+    ) -> Lease:
         core = self._core
         discarded = False
         try:
             while True:
                 if lease is None:
-                    lease = self._queue.wait(thread_id, deadline)
+                    lease = self._queue.wait(holder, bound, deadline)
                 if self._is_fit(lease):
                     return lease
                 discarded = True
                 with core.lock:
-                    lease = core.ledger.lend_idle(core.clock.monotonic(), thread_id)
+                    lease = core.ledger.lend_idle(core.clock.monotonic(), holder, bound)
         finally:
             if discarded:
                 self._opener.meet_demand()  # for others, and min_size
@@ -119,18 +142,39 @@ class Pool:
                 self._returns.discard(lease)
         return fit
 
+    def _attend(self, lease: Lease) -> None:
+        """What some options want of each loan's begin."""
+        options = self._core.options
+        if options.leak_threshold:
+            self._alarm.arm()
+        if options.on_checkout is not None:
+            done = False
+            try:
+                options.on_checkout(lease.connection)
+                done = True
+            finally:
+                if not done:
+                    self._returns.discard(lease, bad=True)
+                    self._opener.meet_demand()
+
     def checkin(self, lease: Lease) -> None:
         """End a loan. Does nothing if it has ended already, or was inherited over fork().
 
-        Does not block if the connection is outside a transaction; an open transaction is rolled
-        back, which is a round trip. Never raises for the connection's sake: one that cannot be
-        brought back is closed.
+        Does not block if the connection is as it was lent; an open transaction is rolled back, and
+        a session that statements have changed is reset, a round trip each. Never raises for the
+        connection's sake: one that cannot be brought back is closed.
         """
         core = self._core
         entry = lease.entry
         if entry.loan != lease.number:
             return
-        if core.options.reset is not None or not self._is_tidy(entry.connection):
+        session = entry.session
+        if (
+            session.dirt
+            or session.held
+            or not core.options.returns_quietly
+            or not self._is_tidy(entry.connection, session.shape)
+        ):
             self._returns.tidy_up(lease)
             return
         now = self._monotonic()
@@ -162,17 +206,13 @@ class Pool:
         """Give back what getconn() lent. Raises NotBorrowed for any other connection."""
         core = self._core
         with core.lock:
-            leases = [
-                Lease(entry, entry.loan)
-                for entry in core.ledger.entries
-                if entry.connection is connection and entry.loan
-            ]
-        if not leases:
+            lent = [e for e in core.ledger.entries if e.connection is connection and e.loan]
+        if not lent:
             raise NotBorrowed(
                 f"[{NotBorrowed.code}] {connection!r} was not lent by the pool {self.name!r};"
                 " or it has been given back already."
             )
-        self.checkin(leases[0])
+        self.checkin(Lease(lent[0], lent[0].loan))
 
     # ---- facts
 

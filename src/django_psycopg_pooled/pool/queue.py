@@ -2,22 +2,27 @@
 
 import math
 
+from django_psycopg_pooled.pool.borrower import Borrower
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.entry import Lease
 from django_psycopg_pooled.pool.opener import Opener
+from django_psycopg_pooled.pool.reclaimer import Reclaimer
 from django_psycopg_pooled.pool.texts import closed_error, full_error, timeout_error
 from django_psycopg_pooled.pool.waiter import Waiter
+
+LOOK_AGAIN_S = 0.25  # how long a request waits before it looks for lost connections again
 
 
 class Queue:
     """Lets requests of one pool wait, first come first served, for whichever comes first: a
     connection that is given back, or a new one."""
 
-    def __init__(self, core: Core, opener: Opener) -> None:
+    def __init__(self, core: Core, opener: Opener, reclaimer: Reclaimer) -> None:
         self._core = core
         self._opener = opener
+        self._reclaimer = reclaimer
 
-    def wait(self, thread_id: int, deadline: float) -> Lease:
+    def wait(self, holder: Borrower, bound: bool, deadline: float) -> Lease:
         """A loan, in turn. Blocks until *deadline* on the pool's clock at the longest.
 
         Raises the driver's PoolTimeout, TooManyRequests or PoolClosed, or its own exception if
@@ -25,9 +30,11 @@ class Queue:
         """
         core = self._core
         refusal = None
+        if core.clock.monotonic() >= core.reclaim_at:
+            self._reclaimer.run()
         with core.lock:
             began = core.clock.monotonic()
-            lease = core.ledger.lend_idle(began, thread_id)
+            lease = core.ledger.lend_idle(began, holder, bound)
             if lease is not None:
                 return lease
             if core.ledger.closed:
@@ -37,7 +44,7 @@ class Queue:
                 core.counters.requests_errors += 1
             else:
                 patience = core.demand.patience(len(core.ledger.waiting) + 1, core.ledger.lent)
-                waiter = Waiter(thread_id, asking=not patience)
+                waiter = Waiter(holder, bound=bound, asking=not patience)
                 core.ledger.join(waiter)
                 core.counters.requests_queued += 1
         if refusal is not None:
@@ -70,7 +77,16 @@ class Queue:
             if left <= 0:
                 return
             # Woken or not: the condition of the loop decides.
-            core.clock.wait(waiter.signal, min(pause, left))
+            if not core.clock.wait(waiter.signal, min(pause, left, LOOK_AGAIN_S)):
+                self._look_again(waiter)
+
+    def _look_again(self, waiter: Waiter) -> None:
+        """Whoever should have served this request may have been interrupted, or have ended."""
+        core = self._core
+        with core.lock:
+            if waiter.lease is None and waiter.error is None and waiter not in core.ledger.waiting:
+                core.ledger.rejoin(waiter)
+        self._reclaimer.run()
 
     def _ask(self, waiter: Waiter) -> float:
         """Want a connect; the seconds after which to ask again."""
@@ -94,7 +110,14 @@ class Queue:
             core.ledger.leave(waiter)
             core.counters.requests_wait_s += now - began
             if refuse and waiter.lease is not None:
-                core.ledger.end(waiter.lease)
-                core.ledger.give(waiter.lease.entry, now)
+                self._pass_on_locked(waiter.lease, now)
         if not core.runtime.threaded:
             self._opener.meet_demand()  # the next one may connect now
+
+    def _pass_on_locked(self, lease: Lease, now: float) -> None:
+        """To the next in the queue, or onto the shelf."""
+        ledger = self._core.ledger
+        if ledger.closed:
+            return  # it comes back as a lost loan, and is closed then
+        ledger.end(lease)
+        ledger.give(lease.entry, now)

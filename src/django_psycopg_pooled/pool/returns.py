@@ -2,14 +2,18 @@
 
 import logging
 import math
+import weakref
 
 from django_psycopg_pooled.drivers.protocol import TransactionStatus
 from django_psycopg_pooled.pool.alarm import Alarm
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.entry import Lease
 from django_psycopg_pooled.pool.fitness import Fitness
+from django_psycopg_pooled.pool.hygiene import Hygiene, Untidy
+from django_psycopg_pooled.pool.leaks import Leaks
 from django_psycopg_pooled.pool.opener import Opener
 from django_psycopg_pooled.pool.states import State
+from django_psycopg_pooled.session import Effect
 
 logger = logging.getLogger(__name__)
 
@@ -17,9 +21,19 @@ logger = logging.getLogger(__name__)
 class Returns:
     """Takes connections back into one pool: tidied, to the next who waits, or closed."""
 
-    def __init__(self, core: Core, fitness: Fitness, opener: Opener, alarm: Alarm) -> None:
+    def __init__(
+        self,
+        core: Core,
+        fitness: Fitness,
+        hygiene: Hygiene,
+        opener: Opener,
+        leaks: Leaks,
+        alarm: Alarm,
+    ) -> None:
         self._core = core
+        self._leaks = leaks
         self._fitness = fitness
+        self._hygiene = hygiene
         self._opener = opener
         self._alarm = alarm
 
@@ -35,19 +49,25 @@ class Returns:
         core.counters.usage_s += used
         core.demand.saw_loan(used)
         entry.since = entry.proven_at = now
+        if entry.reported_at < now:
+            self._leaks.ended_locked(entry, used)
         if ledger.paused:
             core.notify()
         if now >= entry.retire_at or ledger.closed or len(ledger.entries) > options.max_size:
+            entry.owner = weakref.ref(lease)
             entry.move(State.CLOSING)
             return False
         fresh_until = now + options.fresh_for
         entry.fresh_until = fresh_until if fresh_until < entry.retire_at else entry.retire_at
+        if entry.session.unread:
+            entry.fresh_until = -math.inf  # whoever is lent it next reads the answer first
         ledger.give(entry, now)
         return True
 
     def follow_up(self, lease: Lease, now: float, *, kept: bool) -> None:
         """What a return leaves to do, without the lock. Blocks for a close, if any."""
         core = self._core
+        self._leaks.tell_ends()
         if not kept:
             core.close_entries([lease.entry])
             self._opener.meet_demand()
@@ -82,28 +102,34 @@ class Returns:
                 return
             core.ledger.end(lease)
             core.counters.returns_bad += bad
-            lease.entry.move(State.CLOSING)
-        core.close_entries([lease.entry])
+            closing = core.ledger.take([lease.entry], State.CLOSING)
+        core.close_entries(closing)
+
+    def oust(self) -> None:
+        """Replace every connection: idle ones now, lent ones on their return. Blocks for closes."""
+        core = self._core
+        with core.lock:
+            idle = core.ledger.take_all_idle(State.CLOSING)
+            for entry in core.ledger.entries:
+                entry.retire_at = -math.inf
+        core.close_entries(idle)
 
     def _tidied(self, lease: Lease) -> bool:
         """Bring the connection back to where it was lent; False if it must go."""
-        core, connection = self._core, lease.connection
-        status = core.driver.status(connection)
-        if status is TransactionStatus.UNKNOWN:
+        core, entry = self._core, lease.entry
+        if entry.session.dirt & Effect.OUSTED:
+            logger.warning("pool %r: the server takes no more work of this kind; all connections"
+                           " are replaced", core.name)  # fmt: skip
+            self.oust()
+            return False
+        if core.driver.status(lease.connection) is TransactionStatus.UNKNOWN:
             self._fitness.sweep()  # it broke in use: the idle ones may have, too
             return False
-        if status is TransactionStatus.ACTIVE:
-            logger.warning("pool %r: a connection was given back in the middle of a statement;"
-                           " it is closed", core.name)  # fmt: skip
-            return False
         try:
-            core.driver.tidy(connection)
-            if core.options.reset is not None:
-                core.options.reset(connection)
-            if core.driver.is_tidy(connection):
-                return True
-            logger.warning("pool %r: `reset` left a transaction open or autocommit off;"
-                           " the connection is closed", core.name)  # fmt: skip
+            self._hygiene.clean(entry)
+            return True
+        except Untidy as why:
+            logger.warning("pool %r: a connection %s; it is closed", core.name, why)
         except Exception as error:
             logger.warning("pool %r: a connection could not be brought back and is closed: %s",
                            core.name, error)  # fmt: skip

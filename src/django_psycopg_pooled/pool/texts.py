@@ -6,6 +6,8 @@ from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.views import snapshot
 from django_psycopg_pooled.snapshots import ConnectionSnapshot, PoolSnapshot
 
+LONGEST = 3  # how many holders are named
+
 
 def timeout_error(core: Core, waited: float) -> Exception:
     """PoolTimeout, with who holds the connections."""
@@ -62,19 +64,39 @@ def _requests(count: int) -> str:
 def _cause(pool: PoolSnapshot) -> str:
     if pool.paused:
         return "Likely cause: pause() was called and resume() was not."
-    lent = [c for c in pool.connections if c.state == "lent"]
+    lent = sorted((c for c in pool.connections if c.thread), key=lambda c: -c.in_state_s)
     if lent:
-        return _longest_loan(max(lent, key=lambda c: c.in_state_s))
+        longest = "\n".join(f"  {_loan(loan)}" for loan in lent[:LONGEST])
+        return f"Longest loans:\n{longest}{_nested(lent)}"
     if pool.last_failure is not None:
         return "Likely cause: the server is down, full, or cannot be reached from here."
     return "Likely cause: opening a connection takes longer than the request may wait."
 
 
-def _longest_loan(loan: ConnectionSnapshot) -> str:
-    mine = " (this very thread)" if loan.thread == threading.current_thread().name else ""
+def _loan(loan: ConnectionSnapshot) -> str:
+    """One holder in one line: for how long, who, in what state, and which lines of code."""
+    mine = " (this very thread)" if loan.thread_id == threading.get_ident() else ""
+    work = f" ({loan.label})" if loan.label else ""
+    text = (
+        f"{loan.in_state_s:.1f} s, thread {loan.thread!r}{mine}{work}, {loan.activity},"
+        f" server process {loan.server_pid}"
+    )
+    lines = (
+        ("borrowed at", loan.borrowed_at),
+        ("last statement at", loan.last_statement_at),
+        ("now at", "" if mine else loan.now_at),
+    )
+    return "; ".join([text, *(f"{what} {line}" for what, line in lines if line)])
+
+
+def _nested(lent: list[ConnectionSnapshot]) -> str:
+    mine = sum(loan.thread_id == threading.get_ident() for loan in lent)
+    if not mine:
+        return ""
+    held = "a connection" if mine == 1 else f"{mine} connections"
     return (
-        f"Longest loan: {loan.in_state_s:.1f} s, thread {loan.thread!r}{mine},"
-        f" server process {loan.server_pid}."
+        f"\nThis thread already holds {held} of this pool and waits for one more: if all threads do"
+        " so, none ever gets it."
     )
 
 
@@ -88,7 +110,7 @@ def _advice(pool: PoolSnapshot) -> str:
             " outages (requests then queue longer)."
         )
     return (
-        f"To do: (1) end that loan sooner; (2) raise max_size above {pool.max_size} (one server"
+        f"To do: (1) end those loans sooner; (2) raise max_size above {pool.max_size} (one server"
         f" process each); (3) raise timeout above {pool.timeout_s:g} s (requests then queue"
         " longer)."
     )

@@ -1,23 +1,29 @@
 """Facts about a pool, taken under its lock and read without it."""
 
-import threading
+from dataclasses import replace
+from typing import Any
 
+from django_psycopg_pooled.drivers.protocol import TransactionStatus
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.entry import Entry
 from django_psycopg_pooled.snapshots import ConnectionSnapshot, PoolSnapshot
 
+ACTIVITY = {
+    TransactionStatus.IDLE: "idle",
+    TransactionStatus.ACTIVE: "active",
+    TransactionStatus.INTRANS: "idle in transaction",
+    TransactionStatus.INERROR: "idle in transaction (aborted)",
+    TransactionStatus.UNKNOWN: "broken",
+}
+
 
 def snapshot(core: Core) -> PoolSnapshot:
     """The pool as it is now. Takes the pool's lock once; microseconds per connection."""
-    threads = {thread.ident: thread.name for thread in threading.enumerate()}
     with core.lock:
         now = core.clock.monotonic()
         ledger, outage, options = core.ledger, core.outage, core.options
-        connections = sorted(
-            (_connection(entry, now, threads) for entry in ledger.entries),
-            key=lambda c: c.number,
-        )
-        return PoolSnapshot(
+        entries = sorted(ledger.entries, key=lambda entry: entry.number)
+        pool = PoolSnapshot(
             name=core.name,
             min_size=options.min_size,
             max_size=options.max_size,
@@ -28,14 +34,21 @@ def snapshot(core: Core) -> PoolSnapshot:
             closed=ledger.closed,
             last_failure=outage.text,
             last_failure_ago_s=now - outage.failed_at if outage.failures else None,
-            connections=tuple(connections),
+            connections=tuple(_connection(entry, now) for entry in entries),
         )
+        loans = [(entry, entry.stack, entry.session.last) for entry in entries]
+    # Lines of code are found without the lock: that takes longer.
+    return replace(
+        pool,
+        connections=tuple(
+            _with_lines(core, facts, *loan) if facts.thread_id is not None else facts
+            for facts, loan in zip(pool.connections, loans, strict=True)
+        ),
+    )
 
 
-def _connection(entry: Entry, now: float, threads: dict[int | None, str]) -> ConnectionSnapshot:
-    thread = None
-    if entry.loan:
-        thread = threads.get(entry.thread_id, f"ended thread {entry.thread_id}")
+def _connection(entry: Entry, now: float) -> ConnectionSnapshot:
+    holder = entry.holder if entry.loan else None
     return ConnectionSnapshot(
         number=entry.number,
         state=entry.state.value,
@@ -43,5 +56,23 @@ def _connection(entry: Entry, now: float, threads: dict[int | None, str]) -> Con
         age_s=now - entry.opened_at,
         in_state_s=now - entry.since,
         uses=entry.uses,
-        thread=thread,
+        thread=holder.title() if holder is not None else None,
+        thread_id=holder.ident if holder is not None else None,
+    )
+
+
+def _with_lines(
+    core: Core, facts: ConnectionSnapshot, entry: Entry, borrowed: Any, last: Any
+) -> ConnectionSnapshot:
+    """The facts of a loan with what the driver and the observer know of it."""
+    see, holder = core.observer, entry.holder
+    live = holder is not None and holder.ident == facts.thread_id and holder.alive
+    now = see.now(holder.ident) if live and holder is not None else None
+    return replace(
+        facts,
+        label=see.label(holder.ident) if live and holder is not None else None,
+        activity=ACTIVITY[core.driver.status(entry.connection)],
+        borrowed_at=see.place(borrowed) if borrowed is not None else "",
+        last_statement_at=see.place(last) if last is not None else "",
+        now_at=see.place(now) if now is not None else "",
     )

@@ -2,6 +2,7 @@
 
 import threading
 
+from django_psycopg_pooled.pool.borrower import Borrower
 from django_psycopg_pooled.pool.entry import Lease
 
 
@@ -13,10 +14,11 @@ class Waiter:
     borrower and is never lost between them.
     """
 
-    __slots__ = ("asking", "error", "lease", "signal", "thread_id")
+    __slots__ = ("__weakref__", "asking", "bound", "error", "holder", "lease", "signal")
 
-    def __init__(self, thread_id: int, *, asking: bool) -> None:
-        self.thread_id = thread_id
+    def __init__(self, holder: Borrower, *, bound: bool, asking: bool) -> None:
+        self.holder = holder
+        self.bound = bound
         # Whether this request wants a connect of its own. If not, it waits for a return first.
         self.asking = asking
         self.lease: Lease | None = None

@@ -5,6 +5,7 @@ from typing import Any
 
 from django_psycopg_pooled import errors
 from django_psycopg_pooled.drivers.protocol import TransactionStatus, Watch
+from django_psycopg_pooled.session import Session
 
 
 class DriverError(Exception):
@@ -38,6 +39,10 @@ class ScriptedConnection:
         self.notices = 0  # reads that wait on the socket, and are no harm
         self.status = TransactionStatus.IDLE
         self.autocommit = True
+        self.attributes = 0  # a borrower may change it
+        self.session = Session()
+        self.refuses_resets = False
+        self.hung_up = False
 
     def __repr__(self) -> str:
         return f"<ScriptedConnection {self.number}>"
@@ -54,11 +59,17 @@ class ScriptedDriver:
     PoolTimeout = PoolTimeout
     TooManyRequests = TooManyRequests
     PoolClosed = PoolClosed
+    Error = DriverError
 
     def __init__(self, connects: Sequence[Exception | None] = ()) -> None:
         self.script = list(connects)
         self.opened: list[ScriptedConnection] = []
         self.calls: list[tuple[str, int]] = []  # (method, number of the connection)
+        self.resets: list[str] = []  # what was sent to reset sessions
+        self.answers_resets_later = False
+
+    def connect_params(self, params: dict[str, Any]) -> dict[str, Any]:
+        return params
 
     def connect(self) -> ScriptedConnection:
         """A connector for a Pool."""
@@ -80,8 +91,15 @@ class ScriptedDriver:
     def watch(self, connection: Any) -> Watch:
         return lambda _ms: connection.dead or connection.notices > 0
 
-    def is_tidy(self, connection: Any) -> bool:
-        return self.status(connection) is TransactionStatus.IDLE and connection.autocommit
+    def session(self, connection: Any) -> Session:
+        session: Session = connection.session
+        return session
+
+    def shape(self, connection: Any) -> Any:
+        return connection.autocommit, connection.attributes
+
+    def is_tidy(self, connection: Any, shape: Any) -> bool:
+        return self.status(connection) is TransactionStatus.IDLE and self.shape(connection) == shape
 
     def status(self, connection: Any) -> TransactionStatus:
         gone = connection.closed or connection.dead
@@ -99,6 +117,32 @@ class ScriptedDriver:
             raise DriverError("server closed the connection unexpectedly")
         connection.notices -= 1
 
+    def reshape(self, connection: Any, shape: Any) -> None:
+        connection.autocommit, connection.attributes = shape
+
+    def reset(self, connection: Any, sql: str) -> bool:
+        self.calls.append(("reset", connection.number))
+        self.resets.append(sql)
+        if not self.answers_resets_later:
+            self.finish_reset(connection)
+        return self.answers_resets_later
+
+    def finish_reset(self, connection: Any) -> None:
+        self.calls.append(("finish_reset", connection.number))
+        self._must_answer(connection)
+        if connection.refuses_resets:
+            raise DriverError("the reset failed")
+
+    def hang_up(self, connection: Any) -> None:
+        self.calls.append(("hang_up", connection.number))
+        connection.hung_up = True
+
+    def serves_reads_only(self, connection: Any) -> bool:
+        return False
+
+    def sqlstate(self, error: BaseException) -> str | None:
+        return None
+
     def check(self, connection: Any) -> None:
         self.calls.append(("check", connection.number))
         self._must_answer(connection)
@@ -108,6 +152,12 @@ class ScriptedDriver:
 
     def is_permanent(self, error: BaseException) -> bool:
         return not isinstance(error, DriverError) or isinstance(error, RefusedError)
+
+    def refuses_password(self, error: BaseException) -> bool:
+        return isinstance(error, RefusedError)
+
+    def refuses_startup_options(self, error: BaseException) -> bool:
+        return False
 
     def _must_answer(self, connection: Any) -> None:
         if connection.dead or connection.closed or connection.unanswered:

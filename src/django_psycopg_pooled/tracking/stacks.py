@@ -121,11 +121,15 @@ def _line(code: CodeType, lasti: int) -> int:
 
 
 def _short(filename: str) -> str:
-    """The path from the working directory, or from where it would be imported, if shorter."""
-    folders = [folder for folder in sys.path if isinstance(folder, str)]
-    with suppress(FileNotFoundError):  # removed under us
-        folders.append(os.getcwd())
-    starts = [folder.rstrip(os.sep) + os.sep for folder in folders if folder]
+    """The path from the working directory; for what is not in it, from where it is imported."""
+    try:
+        here = os.getcwd().rstrip(os.sep) + os.sep
+    except FileNotFoundError:  # it was removed under us
+        here = os.sep
+    if filename.startswith(here) and _is_users(filename):
+        return filename.removeprefix(here)
+    folders = [f for f in sys.path if isinstance(f, str) and f]
+    starts = [folder.rstrip(os.sep) + os.sep for folder in folders]
     return min((filename.removeprefix(start) for start in starts), key=len, default=filename)
 
 

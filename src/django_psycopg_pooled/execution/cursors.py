@@ -1,0 +1,130 @@
+"""Cursors that note what each statement does to the session, and what the server answered."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from django_psycopg_pooled.execution.watched import WatchedSession
+from django_psycopg_pooled.tracking.stacks import capture
+
+
+class WatchedCursor:
+    """Mixed in before a driver's cursor class. Lives as long as the cursor; its thread only.
+
+    Nothing in here changes what a statement does, returns or raises.
+    """
+
+    __slots__ = ()
+
+    def execute(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+        session: WatchedSession = self.connection._pool_session
+        session.last = capture()
+        record = session.book.look_up(query if type(query) is str else text_of(query, self))
+        if record.effects or session.dirt:
+            session.before(self.connection, record.effects)
+        try:
+            return super().execute(query, *args, **kwargs)  # type: ignore[misc]
+        except Exception as error:
+            session.failed(self.connection, error)
+            raise
+
+    def executemany(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+        with self._watching(query):
+            return super().executemany(query, *args, **kwargs)  # type: ignore[misc]
+
+    @contextmanager
+    def _watching(self: Any, query: Any) -> Iterator[None]:
+        session: WatchedSession = self.connection._pool_session
+        session.last = capture()
+        record = session.book.look_up(text_of(query, self))
+        session.before(self.connection, record.effects)
+        try:
+            yield
+        except Exception as error:
+            session.failed(self.connection, error)
+            raise
+
+
+class WatchedPsycopgCursor(WatchedCursor):
+    """What psycopg 3's cursors have beside that."""
+
+    __slots__ = ()
+
+    def stream(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+        with self._watching(query):
+            yield from super().stream(query, *args, **kwargs)  # type: ignore[misc]
+
+    @contextmanager
+    def copy(self: Any, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        with (
+            self._watching(statement),
+            super().copy(statement, *args, **kwargs) as copy,  # type: ignore[misc]
+        ):
+            yield copy
+
+
+class WatchedServerCursor(WatchedPsycopgCursor):
+    """psycopg 3's named cursors."""
+
+    __slots__ = ()
+
+    def execute(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+        self.connection._pool_session.hold(self)
+        return super().execute(query, *args, **kwargs)
+
+
+class WatchedPsycopg2Cursor(WatchedCursor):
+    """What psycopg2's cursors have beside that. COPY by copy_from() and copy_to() does no harm."""
+
+    __slots__ = ()
+
+    def execute(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.name is not None:
+            self.connection._pool_session.hold(self)
+        return super().execute(query, *args, **kwargs)
+
+    def callproc(self: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
+        with self._watching(f"SELECT * FROM {name}()"):
+            return super().callproc(name, *args, **kwargs)  # type: ignore[misc]
+
+    def copy_expert(self: Any, sql: Any, *args: Any, **kwargs: Any) -> Any:
+        with self._watching(sql):
+            return super().copy_expert(sql, *args, **kwargs)  # type: ignore[misc]
+
+
+@cache
+def watched(cursor_class: type[Any]) -> type[Any]:
+    """A subclass of a driver's *cursor_class*, made once, that watches; itself if it does so."""
+    if issubclass(cursor_class, WatchedCursor):
+        return cursor_class
+    if hasattr(cursor_class, "copy_expert"):
+        mixin: type[WatchedCursor] = WatchedPsycopg2Cursor
+    else:
+        named = hasattr(cursor_class, "withhold")
+        mixin = WatchedServerCursor if named else WatchedPsycopgCursor
+    return type(
+        cursor_class.__name__,
+        (mixin, cursor_class),
+        {"__slots__": (), "__module__": cursor_class.__module__},
+    )
+
+
+def watch_named(cursor: Any) -> None:
+    """Watch a named cursor that its connection's factory did not make: Django's for psycopg 3."""
+    if not isinstance(cursor, WatchedCursor):
+        watched_class: Any = watched(cursor.__class__)
+        cursor.__class__ = watched_class
+
+
+def text_of(query: Any, cursor: Any) -> str:
+    """The text of anything that a driver executes."""
+    if isinstance(query, str):
+        return query
+    if isinstance(query, bytes):
+        return query.decode("utf-8", "replace")
+    as_string = getattr(query, "as_string", None)  # composed by one of the drivers' `sql` modules
+    if as_string is None:
+        # A way to write statements that we cannot read: judged as whatever it may do.
+        return "CALL anything()"
+    return str(as_string(cursor))

@@ -1,0 +1,41 @@
+"""What the pool asks of whoever can tell which line of code borrows a connection."""
+
+from typing import Any, Protocol
+
+
+class Observer(Protocol):
+    """Names lines of Python. Any thread; never raises; keeps no frame alive."""
+
+    def here(self) -> Any:
+        """The stack of this thread, raw: cheap enough for every loan."""
+
+    def place(self, stack: Any) -> str:
+        """The user's own line in a raw *stack*: file, line number and function."""
+
+    def lines(self, stack: Any) -> list[str]:
+        """All that is kept of a raw *stack*, the innermost first."""
+
+    def now(self, thread_id: int) -> Any:
+        """Where another thread is at this moment, raw; None if it has ended."""
+
+    def label(self, thread_id: int) -> str | None:
+        """The request, task or command that a thread works on, if known."""
+
+
+class Blind:
+    """Knows nothing; for pools outside Django, and their unit tests."""
+
+    def here(self) -> Any:
+        return None
+
+    def place(self, stack: Any) -> str:
+        return ""
+
+    def lines(self, stack: Any) -> list[str]:
+        return []
+
+    def now(self, thread_id: int) -> Any:
+        return None
+
+    def label(self, thread_id: int) -> str | None:
+        return None

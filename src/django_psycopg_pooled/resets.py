@@ -1,0 +1,30 @@
+"""The SQL that takes the traces of a borrower out of a session."""
+
+from functools import cache
+
+from django_psycopg_pooled.session import ANYTHING, Effect
+
+# What PREPARE has left; what the driver prepared by the protocol is the pool's and stays.
+_DEALLOCATE = """\
+DO $$DECLARE name text; BEGIN
+FOR name IN SELECT p.name FROM pg_catalog.pg_prepared_statements p WHERE p.from_sql LOOP
+EXECUTE pg_catalog.format('DEALLOCATE %I', name); END LOOP; END$$"""
+
+# In the order in which they are sent: cursors before the temporary tables that they read.
+_UNDO = {
+    Effect.CURSORS: "CLOSE ALL",
+    Effect.ROLE: "RESET SESSION AUTHORIZATION; RESET ROLE",
+    Effect.SETTINGS: "RESET ALL",
+    Effect.CHANNELS: "UNLISTEN *",
+    Effect.LOCKS: "SELECT pg_catalog.pg_advisory_unlock_all()",
+    Effect.PREPARED: _DEALLOCATE,
+    Effect.TEMPORARY: "DISCARD TEMP",
+}
+EVERYTHING = int(ANYTHING)
+UNDOABLE = sum(_UNDO)
+
+
+@cache  # at most 128 combinations
+def reset_sql(effects: int) -> str:
+    """Statements for one round trip that undo the undoable ones of *effects* (bits of Effect)."""
+    return "; ".join(sql for effect, sql in _UNDO.items() if effects & effect)
