@@ -285,10 +285,10 @@ def test_paths_are_short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     file = tmp_path / "src" / "shop" / "views.py"
     raw = _code(str(file), capture)()
     assert place(raw) == f"{file}:1 in call"
-    monkeypatch.chdir(tmp_path)
-    assert place(raw) == "src/shop/views.py:1 in call"
     monkeypatch.syspath_prepend(tmp_path / "src")
     assert place(raw) == "shop/views.py:1 in call"
+    monkeypatch.chdir(tmp_path)
+    assert place(raw) == "src/shop/views.py:1 in call"
 
 
 def test_a_folder_whose_name_only_begins_alike_is_not_cut_off(

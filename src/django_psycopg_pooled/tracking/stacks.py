@@ -8,7 +8,6 @@ import os
 import sys
 import sysconfig
 from collections.abc import Sequence
-from contextlib import suppress
 from sys import _getframe
 from types import CodeType, FrameType
 from typing import TypeAlias
@@ -121,16 +120,20 @@ def _line(code: CodeType, lasti: int) -> int:
 
 
 def _short(filename: str) -> str:
-    """The path from the working directory; for what is not in it, from where it is imported."""
-    try:
-        here = os.getcwd().rstrip(os.sep) + os.sep
-    except FileNotFoundError:  # it was removed under us
-        here = os.sep
-    if filename.startswith(here) and _is_users(filename):
+    """The user's files as seen from the working directory; others from where they are imported."""
+    here = _working_directory()
+    if here and filename.startswith(here) and _is_users(filename):
         return filename.removeprefix(here)
     folders = [f for f in sys.path if isinstance(f, str) and f]
     starts = [folder.rstrip(os.sep) + os.sep for folder in folders]
     return min((filename.removeprefix(start) for start in starts), key=len, default=filename)
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd().rstrip(os.sep) + os.sep
+    except FileNotFoundError:  # it was removed under us
+        return ""
 
 
 # ---- whose code is it?
