@@ -14,6 +14,7 @@ ALL: tuple[tuple[str, Driver], ...] = (
     ("spike", "psycopg"),
     ("restart", "psycopg"),
     ("scale", "psycopg"),
+    ("faults", "psycopg"),
 )
 
 
