@@ -46,9 +46,12 @@ def tag(request, tag):
     return JsonResponse(ask(tag))
 
 def pool(request):
-    facts = pools["default"].snapshot()
-    states = [c.state for c in facts.connections]
-    return JsonResponse({"lent": states.count("lent"), "size": facts.size})
+    pool = pools["default"]
+    return JsonResponse({
+        "lent": sum(c.state == "lent" for c in pool.snapshot().connections),
+        "waiting": pool.get_stats()["requests_waiting"],
+        "size": pool.get_stats()["pool_size"],
+    })
 
 urlpatterns = [path("tag/<int:tag>/", tag), path("pool/", pool)]
 """
