@@ -4,13 +4,15 @@ from django.apps import AppConfig
 from django.core import checks
 
 from django_psycopg_pooled.checks import check_databases
+from django_psycopg_pooled.integration.work import label_work
 
 
 class PooledConfig(AppConfig):
-    """The app. Its backends work without it; the system checks do not."""
+    """The app. The backends work without it; the checks and the labels of threads do not."""
 
     name = "django_psycopg_pooled"
     verbose_name = "django-psycopg-pooled"
 
     def ready(self) -> None:
         checks.register(check_databases, "django_psycopg_pooled")
+        label_work()

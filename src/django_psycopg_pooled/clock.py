@@ -14,12 +14,16 @@ class Clock(Protocol):
     def wait(self, signal: threading.Lock, seconds: float) -> bool:
         """Block until somebody releases *signal* (True) or *seconds* have passed (False)."""
 
+    def sleep(self, seconds: float) -> None:
+        """Block for *seconds*."""
+
 
 class SystemClock:
     """The machine's clock."""
 
     # Functions of C, kept as they are: a method of ours around them would cost more than they do.
     monotonic = staticmethod(time.monotonic)
+    sleep = staticmethod(time.sleep)
 
     @staticmethod
     def wait(signal: threading.Lock, seconds: float) -> bool:

@@ -62,11 +62,11 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
             "tracking",
             "execution",
         },
-        {"django"},
+        {"django", "celery"},
     ),
     "backends": ({"integration"}, {"django"}),
     "checks": ({"errors", "options", "integration"}, {"django"}),
-    "apps": ({"checks"}, {"django"}),
+    "apps": ({"checks", "integration"}, {"django"}),
     "": ({"errors", "version", "integration"}, set()),
 }
 

@@ -19,16 +19,15 @@ from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.integration.identity import Identity, is_pooled
 from django_psycopg_pooled.integration.observer import OBSERVER
 from django_psycopg_pooled.integration.registry import REGISTRY
+from django_psycopg_pooled.integration.release import EarlyRelease
 from django_psycopg_pooled.integration.sessions import Sessions
-from django_psycopg_pooled.integration.stock import StockWrapper
 from django_psycopg_pooled.options import PoolOptions
-from django_psycopg_pooled.pool.entry import Lease
 from django_psycopg_pooled.pool.pool import Pool
 
 BORROW: dict[str, Any] = {}  # what connect() passes for parameters that a loan does not need
 
 
-class PooledWrapper(StockWrapper):
+class PooledWrapper(EarlyRelease):
     """Mixed in before a PostgreSQL DatabaseWrapper, gives it a pool; lives as long as its thread.
 
     connect() borrows, close() gives back; `connection` is the driver's real object in between.
@@ -38,9 +37,6 @@ class PooledWrapper(StockWrapper):
     # Set on the instance by the first connect: the pool, and the settings that it is for.
     _pool: Pool | None = None
     _identity: Identity | None = None
-    # While borrowed: the loan, and the pool that it is from.
-    _lease: Lease | None = None
-    _lender: Pool | None = None
     isolation_level: Any
 
     @property
@@ -83,13 +79,17 @@ class PooledWrapper(StockWrapper):
         self.closed_in_transaction = False
         self.errors_occurred = False
         self.health_check_done = True
+        self._releases_early = early = pool.options.release == "transaction"
+        self._pinned = True
+        self._open_cursors = 0
         self.connection = self.get_new_connection(BORROW)
         if settings["AUTOCOMMIT"] and not self.run_commit_hooks_on_set_autocommit_on:
             self.autocommit = True  # it is lent so
         else:
             self.set_autocommit(settings["AUTOCOMMIT"])
         self.init_connection_state()
-        if connection_created.receivers:
+        if connection_created.receivers and not (early and self._greeted):
+            self._greeted = True
             self._announce(pool)
         self.run_on_commit = []
 
@@ -173,9 +173,11 @@ class PooledWrapper(StockWrapper):
         Stock's, without asking twice whose thread this is: it is on the path of every request.
         """
         if self._lease is None or self._thread_ident != get_ident() or _get_running_loop():
+            self._greeted = False
             super().close()  # which refuses other threads, and async code
             return
         self.run_on_commit = []
+        self._greeted = False
         if self.closed_in_transaction or self.connection is None:
             return
         try:

@@ -6,7 +6,7 @@ import random
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django_psycopg_pooled.clock import Clock
 from django_psycopg_pooled.drivers.protocol import Driver
@@ -22,6 +22,9 @@ from django_psycopg_pooled.pool.watchdog import Watchdog
 from django_psycopg_pooled.runtime.protocol import Runtime
 
 FORK_PATIENCE_S = 0.5  # for connects under way to end before a fork()
+
+if TYPE_CHECKING:
+    from django_psycopg_pooled.pool.dedicated import Dedicated
 
 Connector = Callable[[], Any]
 Restore = Callable[[Any], object]
@@ -65,6 +68,7 @@ class Core:
         self.pool: Callable[[], object | None] = _nothing
         # When this thread should do the housekeeping; inf where threads do it.
         self.duty_at = math.inf
+        self._dedicated: weakref.WeakSet[Dedicated] = weakref.WeakSet()
         self.forget()
         _cores.add(self)
 
@@ -79,11 +83,18 @@ class Core:
         self.signals: list[threading.Lock] = []  # threads that wait for a change, see Pool.wait()
         self.reclaim_at = -math.inf  # before then nobody looks for strays again
 
+    def own(self, dedicated: "Dedicated") -> None:
+        """Remember a connection beside the slots, so that a child of fork() leaves it alone."""
+        self._dedicated.add(dedicated)
+
     def disown(self) -> None:
         """In a child of fork(): leave the connections to the parent without touching a socket."""
         closed = self.ledger.closed
         # Kept for ever: a driver may say goodbye to the server when a connection is collected.
         _inherited.append([entry.connection for entry in self.ledger.entries])
+        for dedicated in list(self._dedicated):
+            _inherited.append(dedicated.connection)
+            dedicated.connection = None
         for entry in self.ledger.entries:
             entry.loan = 0
             entry.state = State.CLOSED

@@ -1,6 +1,7 @@
 """The pool of one database in one process, as its users see it."""
 
 import math
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from django_psycopg_pooled.pool.borrower import Borrower, borrower
 from django_psycopg_pooled.pool.control import Control
 from django_psycopg_pooled.pool.core import Connector, Core, Restore
 from django_psycopg_pooled.pool.counters import Counters
+from django_psycopg_pooled.pool.dedicated import Dedicated
 from django_psycopg_pooled.pool.entry import Lease
 from django_psycopg_pooled.pool.fitness import Fitness
 from django_psycopg_pooled.pool.housekeeper import Housekeeper
@@ -78,6 +80,7 @@ class Pool:
         self._control = Control(
             core, self._fitness, self._opener, self._returns, self._housekeeper, alarm
         )
+        self._pins = threading.local()
         core.pool = weakref.ref(self)
         # Also at the interpreter's exit. Refers to the core only, never to the pool.
         weakref.finalize(self, self._control.abandon)
@@ -213,6 +216,32 @@ class Pool:
                 " or it has been given back already."
             )
         self.checkin(Lease(lent[0], lent[0].loan))
+
+    @contextmanager
+    def pin(self) -> Iterator[None]:
+        """Keep this thread's connection through the with block, where release="transaction".
+
+        For several statements that must run in one session without a transaction. It goes back
+        with the next statement after the block. Blocks may be nested.
+        """
+        self._pins.depth = self._pin_depth + 1
+        try:
+            yield
+        finally:
+            self._pins.depth -= 1
+
+    @property
+    def pinned(self) -> bool:
+        """Whether this thread is in a pin() block."""
+        return self._pin_depth > 0
+
+    @property
+    def _pin_depth(self) -> int:
+        return getattr(self._pins, "depth", 0)
+
+    def dedicated(self, on_connect: Callable[[Any], object] | None = None) -> Dedicated:
+        """A connection outside the counted slots, for a with block: see Dedicated."""
+        return Dedicated(self._core, on_connect)
 
     # ---- facts
 

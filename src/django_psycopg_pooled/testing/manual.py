@@ -46,6 +46,9 @@ class ManualClock:
             self.now = max(self.now, due)
         return True
 
+    def sleep(self, seconds: float) -> None:
+        self.advance(seconds)
+
     def advance(self, seconds: float) -> None:
         """Let *seconds* pass, and run what is due in them, each thing at its time."""
         deadline = self.now + seconds

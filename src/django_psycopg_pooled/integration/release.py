@@ -1,0 +1,137 @@
+"""Giving the connection back between transactions: the option release="transaction"."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.db.backends.postgresql.base import CursorDebugWrapper
+from django.db.backends.utils import CursorWrapper
+
+from django_psycopg_pooled.drivers.protocol import TransactionStatus
+from django_psycopg_pooled.integration.driver import DRIVER
+from django_psycopg_pooled.integration.stock import StockWrapper
+from django_psycopg_pooled.pool.entry import Lease
+from django_psycopg_pooled.pool.pool import Pool
+
+
+class EarlyRelease(StockWrapper):
+    """The part of a wrapper that gives back what no transaction and no open cursor needs.
+
+    Steps aside, but for a look at a flag, unless the pool's option says "transaction". What keeps a
+    connection until close(): a transaction, a cursor that is not closed, traces in the session,
+    pool.pin(), and ensure_connection() or connect() called by anybody but Django's cursors and
+    transactions: whoever does that wants `connection.connection` itself.
+    """
+
+    _lease: Lease | None = None
+    _lender: Pool | None = None
+    # Set by connect().
+    _releases_early = False
+    _pinned = True
+    _greeted = False  # connection_created was sent since close()
+    # Cursors of this loan that are open.
+    _open_cursors = 0
+    # Django's code is between borrowing and using: the collector may end a cursor just then.
+    _entering = 0
+
+    def make_cursor(self, cursor: Any) -> Any:
+        if not self._releases_early:
+            return CursorWrapper(cursor, self)
+        return ReleasingCursor(cursor, self)
+
+    def make_debug_cursor(self, cursor: Any) -> Any:
+        if not self._releases_early:
+            return CursorDebugWrapper(cursor, self)
+        return ReleasingDebugCursor(cursor, self)
+
+    def _cursor(self, name: str | None = None) -> Any:
+        if self.connection is not None and not self._releases_early:
+            return super()._cursor(name)
+        with self._borrowing():
+            return super()._cursor(name)
+
+    def get_autocommit(self) -> bool:
+        if self.connection is not None and not self._releases_early:
+            return super().get_autocommit()
+        with self._borrowing():
+            return super().get_autocommit()
+
+    def set_autocommit(
+        self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False
+    ) -> None:
+        with self._borrowing():
+            super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
+        self._release()  # a transaction has ended, and its hooks have run
+
+    @contextmanager
+    def _borrowing(self) -> Iterator[None]:
+        """Around what borrows for one statement or transaction only."""
+        borrows = self.connection is None
+        self._entering += 1
+        try:
+            yield
+        finally:
+            self._entering -= 1
+            if borrows:
+                self._pinned = False
+
+    def _cursor_closed(self, lease: Lease | None) -> None:
+        if lease is not None and lease is self._lease:
+            self._open_cursors -= 1
+            self._release()
+
+    def _release(self) -> None:
+        """Give the connection back if nothing needs it. Does not block."""
+        lease, lender = self._lease, self._lender
+        if (
+            not self._releases_early
+            or lease is None
+            or lender is None
+            or self._open_cursors
+            or self._entering
+            or self._pinned
+            or self.in_atomic_block
+            or not self.autocommit
+            or self._thread_ident != threading.get_ident()
+            or lender.pinned
+            or lease.entry.session.dirt
+            or DRIVER.status(self.connection) is not TransactionStatus.IDLE
+        ):
+            return
+        self._lease = self._lender = self.connection = None
+        lender.checkin(lease)
+
+
+class _Releasing:
+    """Mixed in before one of Django's cursor wrappers; tells the wrapper when it is closed."""
+
+    db: Any
+    cursor: Any
+    _loan: Lease | None = None
+
+    def __init__(self, cursor: Any, db: Any) -> None:
+        super().__init__(cursor, db)  # type: ignore[call-arg]
+        self._loan = db._lease
+        db._open_cursors += 1
+
+    def close(self) -> None:
+        try:
+            self.cursor.close()
+        finally:
+            self._tell()
+
+    def __del__(self) -> None:
+        self._tell()
+
+    def _tell(self) -> None:
+        loan, self._loan = self._loan, None
+        self.db._cursor_closed(loan)
+
+
+class ReleasingCursor(_Releasing, CursorWrapper):
+    """Django's cursor."""
+
+
+class ReleasingDebugCursor(_Releasing, CursorDebugWrapper):
+    """Django's cursor with DEBUG = True."""
