@@ -13,7 +13,7 @@ from benchmarks.field import address
 from benchmarks.peers import STOCK, PoolSize
 from benchmarks.process import ROOT
 
-ROUNDS, QUICK_ROUNDS = 7, 1
+ROUNDS, QUICK_ROUNDS = 5, 1
 LIMIT_S = 30.0
 
 
