@@ -50,12 +50,12 @@ class Reclaimer:
                 self._returns.tidy_up(claim)
 
     def _claim_locked(self) -> list[Lease]:
-        """New loans, held by this thread, in place of the lost ones."""
+        """New loans, under their old holders' names, in place of the lost ones."""
         ledger = self._core.ledger
         lost = [e for e in ledger.entries if e.bound and e.loan and not _is_alive(e)]
         lost += [entry for entry in self._dropped_locked() if entry not in lost]
         self._core.counters.reclaimed += len(lost)
-        return [ledger.relend(entry, borrower(), False) for entry in lost]
+        return [ledger.relend(entry, entry.holder or borrower(), False) for entry in lost]
 
     def _dropped_locked(self) -> list[Entry]:
         """Whose Lease was collected, and whose connection nobody uses either."""
@@ -65,7 +65,7 @@ class Reclaimer:
             entry, number = ledger.lost.popleft()
             if entry.loan != number or entry.state is not State.LENT:
                 continue
-            if _references(entry) > OWN_REFERENCES + len(entry.session.held):
+            if _is_in_use(entry):
                 ledger.lost.append((entry, number))  # lent by getconn(), or a cursor is read still
             else:
                 dropped.append(entry)
@@ -85,18 +85,35 @@ class Reclaimer:
         )  # fmt: skip
 
 
+def _is_in_use(entry: Entry) -> bool:
+    """Whether anybody but the pool refers to its connection, or to a cursor that does."""
+    return (
+        _references(entry) > OWN_REFERENCES + len(entry.session.held)
+        or _cursor_references(entry) > OWN_CURSOR_REFERENCES
+    )
+
+
 def _references(entry: Entry) -> int:
     """How many refer to its connection, the entry among them."""
     return sys.getrefcount(entry.connection)
 
 
-def _own_references() -> int:
-    alone = Entry(0, 0.0, deque())
-    alone.connection = object()
-    return _references(alone)
+def _cursor_references(entry: Entry) -> int:
+    """How many refer to that of its named cursors to which most do, the session among them."""
+    return max((sys.getrefcount(cursor) for cursor in entry.session.held), default=0)
 
 
-OWN_REFERENCES = _own_references()  # the entry's, and those that asking makes
+def _alone() -> Entry:
+    """One whose connection and named cursor nobody else refers to."""
+    entry = Entry(0, 0.0, deque())
+    entry.connection = object()
+    entry.session.held = [object()]
+    return entry
+
+
+# The entry's and the session's, and those that asking makes.
+OWN_REFERENCES = _references(_alone())
+OWN_CURSOR_REFERENCES = _cursor_references(_alone())
 
 
 def _is_alive(entry: Entry) -> bool:
