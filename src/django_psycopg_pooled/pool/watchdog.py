@@ -50,7 +50,8 @@ class Watchdog:
             yield
         finally:
             with self._lock:
-                del self._watched[ticket]
+                # None: in a child of fork() that ends a block which the parent has begun.
+                self._watched.pop(ticket, None)
 
     def _look(self) -> None:
         """Hang up on those that are late, and come again for the next."""
