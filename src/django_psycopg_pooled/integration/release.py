@@ -26,8 +26,8 @@ class EarlyRelease(StockWrapper):
 
     _lease: Lease | None = None
     _lender: Pool | None = None
-    # Set by connect().
-    _releases_early = False
+    # Set by each connect(); None before the first.
+    _releases_early: bool | None = None
     _pinned = True
     _greeted = False  # connection_created was sent since close()
     # Cursors of this loan that are open.
@@ -46,13 +46,13 @@ class EarlyRelease(StockWrapper):
         return ReleasingDebugCursor(cursor, self)
 
     def _cursor(self, name: str | None = None) -> Any:
-        if self.connection is not None and not self._releases_early:
+        if self._releases_early is False:
             return super()._cursor(name)
         with self._borrowing():
             return super()._cursor(name)
 
     def get_autocommit(self) -> bool:
-        if self.connection is not None and not self._releases_early:
+        if self._releases_early is False:
             return super().get_autocommit()
         with self._borrowing():
             return super().get_autocommit()
@@ -60,6 +60,9 @@ class EarlyRelease(StockWrapper):
     def set_autocommit(
         self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False
     ) -> None:
+        if self._releases_early is False:
+            super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
+            return
         with self._borrowing():
             super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
         self._release()  # a transaction has ended, and its hooks have run

@@ -86,7 +86,8 @@ class Queue:
         with core.lock:
             if waiter.lease is None and waiter.error is None and waiter not in core.ledger.waiting:
                 core.ledger.rejoin(waiter)
-        self._reclaimer.run()
+        if core.clock.monotonic() >= core.reclaim_at:
+            self._reclaimer.run()
 
     def _ask(self, waiter: Waiter) -> float:
         """Want a connect; the seconds after which to ask again."""

@@ -61,7 +61,12 @@ class Returns:
         entry.fresh_until = fresh_until if fresh_until < entry.retire_at else entry.retire_at
         if entry.session.unread:
             entry.fresh_until = -math.inf  # whoever is lent it next reads the answer first
-        ledger.give(entry, now)
+        idle = ledger.idle
+        if ledger.waiting or (idle and idle[-1].since > now):
+            ledger.give(entry, now)
+        else:  # as Ledger.give() does
+            entry.state = State.IDLE
+            idle.append(entry)
         return True
 
     def follow_up(self, lease: Lease, now: float, *, kept: bool) -> None:
