@@ -387,7 +387,7 @@ def test_the_answer_is_a_flag_of_the_session() -> None:
 random_texts = settings(max_examples=200, deadline=None, database=None)
 
 # Without constants whose inside may not be touched, so that they can be respelled.
-RESPELLED = [sql for sql in ALL if not re.search(r"""['"$%-]|/\*|U&|\r""", sql)]
+RESPELLED = [sql for sql in ALL if sql.isascii() and not re.search(r"""['"$%-]|/\*|U&|\r""", sql)]
 SPACES = st.sampled_from([" ", "\n", "\t", "  \r\n", "\f", "/* x */", "/*;'/* $$ */\"*/", "--\n",
                           " -- it's; /*\n"])  # fmt: skip
 
