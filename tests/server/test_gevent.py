@@ -223,3 +223,34 @@ def test_a_killed_greenlet_takes_no_connection_along(
         said = set(program.text().splitlines())
         assert said <= ({CLOSED} if "statement" in story else set())
     eventually(lambda: not backend_pids(databases.server))
+
+
+LEFT = """
+def borrow_for_good():
+    ask()
+    borrowed.append(1)
+    gevent.sleep(20)
+for number in range(1, 6):
+    borrowed = []
+    leaving = [gevent.spawn(borrow_for_good) for _ in range(3)]
+    eventually(lambda: len(borrowed) == 3)
+    gevent.killall(leaving)
+    with gevent.Timeout(5):
+        assert gevent.spawn(request, "SELECT 2").get() == 2
+assert_whole()
+assert pool.get_stats()["reclaimed"] == 15
+"""
+
+
+@pytest.mark.parametrize("num_workers", [3, 0])
+def test_what_a_killed_greenlet_never_gave_back_is_reclaimed_and_said_once(
+    databases: Databases, script_folder: Write, num_workers: int
+) -> None:
+    """PAINS 4, 5. Without the close() that Django does at the end of a request."""
+    folder = script_folder({"story.py": GREENLETS + LEFT})
+    entry = databases.settings({"max_size": 3, "num_workers": num_workers})
+    with Program(folder, "story.py", databases={"default": entry}) as program:
+        assert program.end() == 0
+        assert program.text().count("never given back") == 1
+        assert " in borrow_for_good" in program.text()
+    eventually(lambda: not backend_pids(databases.server))
