@@ -1,5 +1,6 @@
 """What a borrower has done to the server session behind a connection."""
 
+from collections.abc import Callable
 from enum import IntFlag
 from typing import Any
 
@@ -43,13 +44,25 @@ class Session:
     Touched only by whoever has the connection.
     """
 
-    __slots__ = ("dirt", "evict_on", "held", "last", "must_write", "shape", "unread", "watched")
+    __slots__ = (
+        "dirt",
+        "evict_on",
+        "held",
+        "last",
+        "must_write",
+        "shape",
+        "unread",
+        "watched",
+        "watching",
+    )
 
     def __init__(self) -> None:
         # Effects, of the open transaction too, that the next borrower must not find; 0 if clean.
         self.dirt = 0
         # Which of them matter to the pool; the others are not noted.
         self.watched = 0
+        # Makes of a driver's cursor class one whose statements are noted here.
+        self.watching: Callable[[Any], Any] = _as_it_is
         # Starts of SQLSTATEs after which the connection must go.
         self.evict_on: tuple[str, ...] = ()
         # The pool was asked for a server that takes writes.
@@ -90,5 +103,11 @@ class Session:
         self.settle()
         if any(cursor.withhold and not cursor.closed for cursor in self.held):
             self.dirt |= Effect.CURSORS
+        for cursor in self.held:
+            cursor.abandon()
         self.held = []
         return self.dirt
+
+
+def _as_it_is(cursor_class: Any) -> Any:
+    return cursor_class

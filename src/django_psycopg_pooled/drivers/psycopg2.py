@@ -16,7 +16,7 @@ from django_psycopg_pooled.drivers.refusals import (
     says_read_only,
 )
 from django_psycopg_pooled.drivers.sockets import hang_up, watch_socket
-from django_psycopg_pooled.session import Session
+from django_psycopg_pooled.session import Effect, Session
 
 # What a borrower can change on a connection.
 SENT = ("isolation_level", "readonly", "deferrable", "encoding")
@@ -105,6 +105,7 @@ class Psycopg2Driver:
 
     def reset(self, connection: Any, sql: str) -> bool:
         self._send(connection, sql)
+        connection.notifies = []  # what a LISTEN has brought until now
         return False
 
     def finish_reset(self, connection: Any) -> None:
@@ -145,11 +146,40 @@ class Psycopg2Driver:
 
     def _send(self, connection: Any, sql: str) -> None:
         # psycopg2's own cursor: what the pool does is no borrower's doing.
-        with connection.cursor(cursor_factory=extensions.cursor) as cursor:
+        cursor = extensions.connection.cursor(connection, cursor_factory=extensions.cursor)
+        with cursor:
             cursor.execute(sql)
+
+
+class _Room:
+    """Mixed in before a connection class of psycopg2's: room for a Session, which hears all."""
+
+    _pool_session: Session | None = None
+
+    def cursor(
+        self: Any, name: Any = None, cursor_factory: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        if self._pool_session is not None:
+            # Also a class that the borrower names, as many do to get dictionaries for rows.
+            cursor_factory = cursor_factory or self.cursor_factory
+            if isinstance(cursor_factory, type):
+                cursor_factory = self._pool_session.watching(cursor_factory)
+        return super().cursor(name, cursor_factory, *args, **kwargs)  # type: ignore[misc]
+
+    def commit(self) -> None:
+        super().commit()  # type: ignore[misc]
+        if self._pool_session is not None:
+            # The next transaction may begin without a statement of ours: copy_from(), lobject().
+            self._pool_session.settle()
+
+    def reset(self) -> None:
+        super().reset()  # type: ignore[misc]
+        if self._pool_session is not None:
+            effects = int(Effect.SETTINGS | Effect.ROLE)
+            self._pool_session.note(effects, in_transaction=False)
 
 
 @cache
 def _with_room(factory: Any) -> Any:
     """A subclass of psycopg2's connection class whose objects can have a Session."""
-    return type(factory.__name__, (factory,), {"_pool_session": None})
+    return type(factory.__name__, (_Room, factory), {})

@@ -17,7 +17,7 @@ from django_psycopg_pooled.drivers.refusals import (
     says_read_only,
 )
 from django_psycopg_pooled.drivers.sockets import hang_up, watch_socket
-from django_psycopg_pooled.session import Session
+from django_psycopg_pooled.session import ANYTHING, Session
 
 # What a borrower can change on a connection. The attributes behind the public properties, since
 # reading those would cost a request 1 us more; a test holds that they exist and are all.
@@ -102,6 +102,10 @@ class PsycopgDriver:
         known = dict(zip((*PLAIN, *LISTS), shape, strict=False))
         for name in ("isolation_level", "read_only", "deferrable"):
             setattr(connection, name, known[f"_{name}"])
+        for name in ("cursor_factory", "server_cursor_factory"):
+            if getattr(connection, name) is not known[name]:
+                # What the borrower's own cursors executed was not noted.
+                self.session(connection).note(int(ANYTHING), in_transaction=False)
         for name in ("row_factory", "cursor_factory", "server_cursor_factory"):
             setattr(connection, name, known[name])
         for name in ("prepare_threshold", "prepared_max"):
@@ -122,6 +126,9 @@ class PsycopgDriver:
             for result in connection.wait(generators.fetch_many(connection.pgconn)):
                 if result.status == ExecStatus.FATAL_ERROR:
                     raise psycopg.errors.error_from_result(result)
+        # What a LISTEN has brought until now; older psycopg keep nothing.
+        if backlog := getattr(connection, "_notifies_backlog", None):
+            backlog.clear()
 
     def absorb(self, connection: Any) -> None:
         connection.pgconn.consume_input()

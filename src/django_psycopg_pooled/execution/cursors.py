@@ -69,6 +69,12 @@ class WatchedServerCursor(WatchedPsycopgCursor):
 
     __slots__ = ()
 
+    def abandon(self: Any) -> None:
+        """The loan has ended. If it is closed after that, it must not tell the next borrower's
+        session, whose transaction would fail for a cursor that is not there.
+        """
+        self._closed = True
+
     def execute(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
         self.connection._pool_session.hold(self)
         return super().execute(query, *args, **kwargs)
@@ -78,6 +84,16 @@ class WatchedPsycopg2Cursor(WatchedCursor):
     """What psycopg2's cursors have beside that. COPY by copy_from() and copy_to() does no harm."""
 
     __slots__ = ()
+
+    def abandon(self) -> None:
+        """The loan has ended; see close()."""
+
+    def close(self: Any) -> None:
+        if self.name is not None and self.query is not None:
+            session: WatchedSession = self.connection._pool_session
+            if self not in session.held:
+                return  # abandoned: the next borrower's session knows no such cursor
+        super().close()  # type: ignore[misc]
 
     def execute(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
         if self.name is not None:

@@ -140,6 +140,7 @@ class Sessions:
 
     def _new_session(self) -> WatchedSession:
         session = WatchedSession(self._book, DRIVER)
+        session.watching = watched
         attrs = self._identity.settings["OPTIONS"].get("target_session_attrs")
         session.must_write = attrs in FOR_WRITING
         reads = () if attrs in FOR_READING else (READ_ONLY,)

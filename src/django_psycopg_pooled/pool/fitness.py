@@ -29,7 +29,12 @@ class Fitness:
         returns, about 1 us each.
         """
         if entry.session.unread:
-            return self.answers(entry)  # it was given back a moment ago, and its reset sent
+            given_back = entry.proven_at
+            if not self.answers(entry):
+                return False
+            # The answer may have waited on the socket for long: what it proves was then.
+            entry.proven_at = given_back
+            entry.fresh_until = min(given_back + self._core.options.fresh_for, entry.retire_at)
         if entry.watch(0) and not self._hears_life(entry):
             self._found_dead(entry)
             return False
