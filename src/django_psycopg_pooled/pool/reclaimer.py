@@ -4,12 +4,14 @@ import logging
 import sys
 from collections import deque
 from functools import partial
+from typing import Any
 
 from django_psycopg_pooled.pool.borrower import borrower
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.entry import Entry, Lease
 from django_psycopg_pooled.pool.returns import Returns
 from django_psycopg_pooled.pool.states import State
+from django_psycopg_pooled.session import Effect
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +35,12 @@ class Reclaimer:
     def run(self) -> None:
         """Take back what is lost. Blocks for closes; for more only without worker threads."""
         core = self._core
+        garbage: list[Any] = []  # goes without the lock: a driver may warn of open cursors
         with core.lock:
             core.reclaim_at = core.clock.monotonic() + AGAIN_S
             strays = core.ledger.mend()
             core.counters.reclaimed += len(strays)
-            claims = self._claim_locked()
+            claims = self._claim_locked(garbage)
         if strays:
             logger.warning("pool %r: %d connections were left by interrupted calls and are closed",
                            core.name, len(strays))  # fmt: skip
@@ -49,15 +52,15 @@ class Reclaimer:
             else:
                 self._returns.tidy_up(claim)
 
-    def _claim_locked(self) -> list[Lease]:
+    def _claim_locked(self, garbage: list[Any]) -> list[Lease]:
         """New loans, under their old holders' names, in place of the lost ones."""
         ledger = self._core.ledger
         lost = [e for e in ledger.entries if e.bound and e.loan and not _is_alive(e)]
-        lost += [entry for entry in self._dropped_locked() if entry not in lost]
+        lost += [entry for entry in self._dropped_locked(garbage) if entry not in lost]
         self._core.counters.reclaimed += len(lost)
         return [ledger.relend(entry, entry.holder or borrower(), False) for entry in lost]
 
-    def _dropped_locked(self) -> list[Entry]:
+    def _dropped_locked(self, garbage: list[Any]) -> list[Entry]:
         """Whose Lease was collected, and whose connection nobody uses either."""
         ledger = self._core.ledger
         dropped: list[Entry] = []
@@ -65,8 +68,10 @@ class Reclaimer:
             entry, number = ledger.lost.popleft()
             if entry.loan != number or entry.state is not State.LENT:
                 continue
-            if _is_in_use(entry):
-                ledger.lost.append((entry, number))  # lent by getconn(), or a cursor is read still
+            if _references(entry) > OWN_REFERENCES:
+                # Lent by getconn(), or a cursor is read still. Next time, if only ours were left.
+                ledger.lost.append((entry, number))
+                garbage += _unread(entry)
             else:
                 dropped.append(entry)
         return dropped
@@ -85,22 +90,28 @@ class Reclaimer:
         )  # fmt: skip
 
 
-def _is_in_use(entry: Entry) -> bool:
-    """Whether anybody but the pool refers to its connection, or to a cursor that does."""
-    return (
-        _references(entry) > OWN_REFERENCES + len(entry.session.held)
-        or _cursor_references(entry) > OWN_CURSOR_REFERENCES
-    )
-
-
 def _references(entry: Entry) -> int:
     """How many refer to its connection, the entry among them."""
     return sys.getrefcount(entry.connection)
 
 
-def _cursor_references(entry: Entry) -> int:
-    """How many refer to that of its named cursors to which most do, the session among them."""
-    return max((sys.getrefcount(cursor) for cursor in entry.session.held), default=0)
+def _unread(entry: Entry) -> list[Any]:
+    """The named cursors that only its session refers to, taken out of that."""
+    session, held = entry.session, entry.session.held
+    unread = [
+        cursor
+        for cursor, count in zip(held, _cursor_references(entry), strict=False)
+        if count <= OWN_CURSOR_REFERENCES
+    ]
+    if any(cursor.withhold and not cursor.closed for cursor in unread):
+        session.dirt |= Effect.CURSORS
+    session.held = [cursor for cursor in held if cursor not in unread]
+    return unread
+
+
+def _cursor_references(entry: Entry) -> list[int]:
+    """How many refer to each of its named cursors, the session among them."""
+    return [sys.getrefcount(cursor) for cursor in entry.session.held]
 
 
 def _alone() -> Entry:
@@ -113,7 +124,7 @@ def _alone() -> Entry:
 
 # The entry's and the session's, and those that asking makes.
 OWN_REFERENCES = _references(_alone())
-OWN_CURSOR_REFERENCES = _cursor_references(_alone())
+[OWN_CURSOR_REFERENCES] = _cursor_references(_alone())
 
 
 def _is_alive(entry: Entry) -> bool:

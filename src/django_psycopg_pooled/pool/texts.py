@@ -109,6 +109,12 @@ def _advice(pool: PoolSnapshot) -> str:
             f" or the network's); (2) raise timeout above {pool.timeout_s:g} s to outlast short"
             " outages (requests then queue longer)."
         )
+    if not pool.count("lent"):
+        return (
+            "To do: (1) see why connecting takes so long; (2) raise min_size, so that connections"
+            " are open before they are asked for (each is idle on the server meanwhile); (3) raise"
+            f" timeout above {pool.timeout_s:g} s (requests then queue longer)."
+        )
     return (
         f"To do: (1) end those loans sooner; (2) raise max_size above {pool.max_size} (one server"
         f" process each); (3) raise timeout above {pool.timeout_s:g} s (requests then queue"
