@@ -49,9 +49,9 @@ class Session:
         "evict_on",
         "held",
         "last",
-        "must_write",
         "shape",
         "unread",
+        "wanted",
         "watched",
         "watching",
     )
@@ -65,8 +65,8 @@ class Session:
         self.watching: Callable[[Any], Any] = _as_it_is
         # Starts of SQLSTATEs after which the connection must go.
         self.evict_on: tuple[str, ...] = ()
-        # The pool was asked for a server that takes writes.
-        self.must_write = False
+        # What target_session_attrs asks for, if it is to be asked for again: see Driver.check().
+        self.wanted = ""
         # Named cursors that may be open still.
         self.held: list[Any] = []
         # Where the last statement was executed, raw; see Observer.

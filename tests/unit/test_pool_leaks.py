@@ -123,15 +123,6 @@ def test_without_a_threshold_nothing_is_told(log: Log) -> None:
     assert log.begun == log.ended == []
 
 
-ALARM_IS_LATE = pytest.mark.xfail(
-    strict=True, reason="Alarm.arm() leaves an alarm that was set for the idle ones, hours ahead"
-)
-DISCARD_IS_SILENT = pytest.mark.xfail(
-    strict=True, reason="Returns.discard() does not tell the end of a loan that was told"
-)
-
-
-@ALARM_IS_LATE
 def test_each_loan_of_a_connection_is_told_anew(log: Log) -> None:
     scripted = ScriptedPool(leak_threshold=10, max_size=1)
     for _ in range(3):
@@ -187,7 +178,6 @@ def test_one_whose_connection_is_closed_on_its_return_has_ended_too(log: Log) ->
     assert log.ended == ["11.0"]
 
 
-@DISCARD_IS_SILENT
 @pytest.mark.parametrize("status", [TransactionStatus.ACTIVE, TransactionStatus.UNKNOWN])
 def test_one_whose_connection_cannot_be_brought_back_has_ended_too(
     log: Log, status: TransactionStatus
@@ -210,7 +200,6 @@ def test_one_that_is_rolled_back_on_its_return_has_ended_too(log: Log) -> None:
     assert log.ended == ["11.0"]
 
 
-@ALARM_IS_LATE
 def test_a_loan_is_told_in_time_after_a_quiet_day(log: Log) -> None:
     """The housekeeping has set its alarm for later by then."""
     scripted = ScriptedPool(leak_threshold=10, max_lifetime=1e6, max_idle=0)

@@ -97,7 +97,7 @@ class Driver(Protocol):
     def check(self, connection: Any) -> None:
         """Ask the server for a sign of life: one round trip. Raises if there is none.
 
-        Also if it takes no writes where Session.must_write asks for them.
+        Also if it is not what Session.wanted asks for any more: "primary" or "read-write".
         """
 
     def hang_up(self, connection: Any) -> None:

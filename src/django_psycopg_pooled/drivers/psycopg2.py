@@ -12,6 +12,7 @@ from django_psycopg_pooled.drivers.protocol import TransactionStatus, Watch
 from django_psycopg_pooled.drivers.refusals import (
     is_refusal,
     is_refused_option,
+    is_still,
     is_wrong_password,
     says_read_only,
 )
@@ -117,7 +118,7 @@ class Psycopg2Driver:
     def check(self, connection: Any) -> None:
         # Not an empty statement, as with psycopg 3: psycopg2 raises on one.
         self._send(connection, "SELECT 1")
-        if self.session(connection).must_write and self.serves_reads_only(connection):
+        if not is_still(self.session(connection).wanted, connection.info.parameter_status):
             raise psycopg2.OperationalError("the server takes no writes any more")
 
     def hang_up(self, connection: Any) -> None:

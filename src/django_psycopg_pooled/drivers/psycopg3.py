@@ -13,6 +13,7 @@ from django_psycopg_pooled.drivers.protocol import TransactionStatus, Watch
 from django_psycopg_pooled.drivers.refusals import (
     is_refusal,
     is_refused_option,
+    is_still,
     is_wrong_password,
     says_read_only,
 )
@@ -137,7 +138,7 @@ class PsycopgDriver:
         # An empty statement: no plan, no snapshot, no entry in pg_stat_statements.
         with connection.cursor() as cursor:
             cursor.execute("")
-        if self.session(connection).must_write and self.serves_reads_only(connection):
+        if not is_still(self.session(connection).wanted, connection.info.parameter_status):
             raise psycopg.OperationalError("the server takes no writes any more")
 
     def hang_up(self, connection: Any) -> None:

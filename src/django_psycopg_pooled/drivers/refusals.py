@@ -27,6 +27,16 @@ def is_refusal(error: BaseException) -> bool:
     return _REFUSED.search(str(error)) is not None
 
 
+def is_still(wanted: str, parameter_status: Callable[[str], str | None]) -> bool:
+    """Whether a server is what target_session_attrs wanted, as libpq judges it; "" wants nothing.
+
+    A server before version 14 reports nothing, and is believed.
+    """
+    standby = parameter_status("in_hot_standby") == "on"
+    reads_only = parameter_status("default_transaction_read_only") == "on"
+    return not ((wanted and standby) or (wanted == "read-write" and reads_only))
+
+
 def says_read_only(parameter_status: Callable[[str], str | None]) -> bool:
     """Whether a server reports that it takes no writes, or reports nothing: before version 14."""
     reports = [parameter_status(n) for n in ("in_hot_standby", "default_transaction_read_only")]

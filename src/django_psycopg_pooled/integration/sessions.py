@@ -31,6 +31,7 @@ EVICT_ON = ("08", "57P01", "57P02", "57P03")
 READ_ONLY = "25006"
 FOR_READING = ("read-only", "standby", "prefer-standby")
 STOCK_SETUP: Any = getattr(DatabaseWrapper, "_configure_connection")  # noqa: B009
+SETTING = "default_transaction_read_only"  # who sets it wants errors, not another server
 FOR_WRITING = ("read-write", "primary")
 
 
@@ -124,7 +125,10 @@ class Sessions:
         params: dict[str, Any] = wrapper.get_connection_params()
         # Without it a server that swallows packets would hold a slot for minutes.
         patience = max(2, math.ceil(min(self._options.timeout, 3600.0)))
-        return DRIVER.connect_params({"connect_timeout": patience, **KEEPALIVE, **params})
+        params = {"connect_timeout": patience, **KEEPALIVE, **params}
+        if self._options.pooler and "prepare_threshold" in params:
+            params["prepare_threshold"] = None  # the next statement may meet another session
+        return DRIVER.connect_params(params)
 
     def _asked(self) -> dict[str, Any]:
         """What the user's `credentials` say at this moment."""
@@ -142,8 +146,11 @@ class Sessions:
         session = WatchedSession(self._book, DRIVER)
         session.watching = watched
         attrs = self._identity.settings["OPTIONS"].get("target_session_attrs")
-        session.must_write = attrs in FOR_WRITING
-        reads = () if attrs in FOR_READING else (READ_ONLY,)
+        session.wanted = attrs if attrs in FOR_WRITING else ""
+        by_wish = attrs in FOR_READING or SETTING in self._identity.settings["OPTIONS"].get(
+            "options", ""
+        )
+        reads = () if by_wish else (READ_ONLY,)
         session.evict_on = (*EVICT_ON, *reads, *self._options.evict_on)
         if self._options.reset == "dirty" and not self._options.pooler:
             session.watched = int(ANYTHING | Effect.LASTING)

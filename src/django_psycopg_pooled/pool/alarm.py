@@ -15,6 +15,7 @@ class Alarm:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._rings_at = math.inf  # counts while the ledger is armed
         # Weak, so that a pool is no cycle and goes at once when nobody needs it.
         self._ring: Callable[[], Task | None] = _nobody
 
@@ -28,13 +29,15 @@ class Alarm:
         if ring is None:
             return  # the pool is going
         with core.lock:
-            if core.ledger.armed or core.ledger.closed:
+            ledger = core.ledger
+            # What idle connections will want is known when they are shelved; loans may be sooner.
+            if ledger.closed or (ledger.armed and not core.options.leak_threshold):
                 return
-            due = self._due_locked()
-            if due == math.inf:
+            when = max(self._due_locked(), core.clock.monotonic() + SHORTEST_NAP_S)
+            if when == math.inf or (ledger.armed and when >= self._rings_at):
                 return
-            core.ledger.armed = True
-            when = max(due, core.clock.monotonic() + SHORTEST_NAP_S)
+            ledger.armed = True
+            self._rings_at = when
         core.runtime.call_at(when, ring)
         if not core.runtime.threaded:
             core.duty_at = min(core.duty_at, when)

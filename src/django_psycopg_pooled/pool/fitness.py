@@ -51,6 +51,7 @@ class Fitness:
         If a reset was sent, its answer is all that is waited for.
         """
         core = self._core
+        began = core.clock.monotonic()
         try:
             if entry.session.unread:
                 self._hygiene.finish(entry)
@@ -60,10 +61,21 @@ class Fitness:
         except Exception as error:
             logger.info("pool %r: connection %d failed its check: %s",
                         self._core.name, entry.number, error)  # fmt: skip
+            if 0.0 < core.options.check_timeout <= core.clock.monotonic() - began:
+                self._drop_unproven(began)
             self._found_dead(entry)
             return False
         entry.proven_at = self._core.clock.monotonic()
         return True
+
+    def _drop_unproven(self, since: float) -> None:
+        """There was no answer in check_timeout: nobody else is to wait as long for the others."""
+        core = self._core
+        with core.lock:
+            unproven = [entry for entry in core.ledger.idle if entry.proven_at < since]
+            core.counters.connections_lost += len(unproven)
+            closing = core.ledger.take(unproven, State.CLOSING)
+        core.close_entries(closing)
 
     def check(self, connection: object) -> None:
         """The user's check, or the driver's. Raises if the connection is unfit."""

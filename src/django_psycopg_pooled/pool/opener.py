@@ -1,6 +1,7 @@
 """Opening connections: for requests that wait, and up to min_size."""
 
 import logging
+import math
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -179,8 +180,9 @@ class Opener:
         entry.session.shape = core.driver.shape(connection)
         entry.session.dirt = 0  # what set it up is what it is to be
         entry.opened_at = entry.since = entry.proven_at = now
-        entry.retire_at = now + core.options.lifetime(core.share())
         with core.lock:
+            if entry.retire_at == math.inf:  # else it was ousted while it was opened
+                entry.retire_at = now + core.options.lifetime(core.share())
             core.counters.connections_s += now - began
             core.demand.saw_connect(now - began)
             core.outage = core.outage.over()
@@ -204,7 +206,7 @@ class Opener:
         """A connection was opened: give it to who waits, or shelve it; close it if too late."""
         core = self._core
         with core.lock:
-            late = core.ledger.closed
+            late = core.ledger.closed or entry.retire_at < entry.opened_at
             core.ledger.opening -= 1
             if late:
                 closing = core.ledger.take([entry], State.CLOSING)
@@ -214,6 +216,7 @@ class Opener:
             core.notify()
         if late:
             core.close_entries(closing)
+            self.meet_demand()
         self._alarm.arm()
 
     def _failed(self, entry: Entry, error: Exception) -> bool:
@@ -227,10 +230,13 @@ class Opener:
             now = core.clock.monotonic()
             waited_for = bool(core.ledger.waiting)
             permanent = core.driver.is_permanent(error)
-            core.outage.failed(error, now, waited_for=waited_for, share=core.share())
+            core.outage.failed(
+                error, entry.opened_at, now, waited_for=waited_for, share=core.share()
+            )
             # Without its traceback, whose frames lead back here.
             core.outage.refusal = error.with_traceback(None) if permanent else None
-            hopeless = not core.ledger.lent and (permanent or not core.proven)
+            hope = core.ledger.lent or core.ledger.opening  # something may come yet
+            hopeless = not hope and (permanent or not core.proven)
             while hopeless and core.ledger.waiting:
                 core.ledger.next_waiter().fail(error)
             report = (

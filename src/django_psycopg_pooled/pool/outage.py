@@ -24,8 +24,12 @@ class Outage:
     refusal: BaseException | None = None  # the last failure, if trying again cannot mend it
     reported: bool = False  # reconnect_failed has been called
 
-    def failed(self, error: BaseException, now: float, *, waited_for: bool, share: float) -> None:
-        """Note a failed connect. *share*: 0.0 to 1.0 from the pool's random source."""
+    def failed(
+        self, error: BaseException, began: float, now: float, *, waited_for: bool, share: float
+    ) -> None:
+        """Note a failed connect that *began* then. *share*: 0.0 to 1.0 from the random source."""
+        if self.failures and began < self.failed_at:
+            return  # one of several at once: they count as one, or the pauses would grow too fast
         self.began_at = min(self.began_at, now)
         self.failed_at = now
         self.text = str(error).strip() or repr(error)

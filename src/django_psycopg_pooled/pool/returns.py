@@ -108,6 +108,10 @@ class Returns:
             core.ledger.end(lease)
             core.counters.returns_bad += bad
             closing = core.ledger.take([lease.entry], State.CLOSING)
+            now = core.clock.monotonic()
+            if lease.entry.reported_at < now:
+                self._leaks.ended_locked(lease.entry, now - lease.entry.since)
+        self._leaks.tell_ends()
         core.close_entries(closing)
 
     def oust(self) -> None:

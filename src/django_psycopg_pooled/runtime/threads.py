@@ -162,7 +162,8 @@ class ThreadRuntime:
                 return True  # woken just as the time ran out
             self._free.remove(signal)
             # Critical section: the last free thread stays for the timers, if there are any.
-            return bool(self._timers) and not self._free
+            due = bool(self._timers) and self._timers[0][0] <= self._clock.monotonic()
+            return due or (bool(self._timers) and not self._free)
 
     def _rest_for_locked(self, now: float) -> float | None:
         """Seconds to wait for work; None if this thread is not needed any more."""
@@ -170,6 +171,8 @@ class ThreadRuntime:
             return 0.0
         if self._stopped or self._paused:
             return None
+        due = max(self._timers[0][0] - now, 0.0) if self._timers else math.inf
         if self._timers and not self._free:
-            return max(self._timers[0][0] - now, 0.0)
-        return LINGER_S if len(self._free) < self._standing else None
+            return due
+        # Each that rests keeps the first timer: any of them may be woken for something else.
+        return min(due, LINGER_S) if len(self._free) < self._standing else None
