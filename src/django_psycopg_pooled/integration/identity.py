@@ -9,6 +9,9 @@ from django.db.backends.base.base import NO_DB_ALIAS
 Settings = Mapping[str, Any]
 
 TARGET = ("HOST", "PORT", "NAME")
+# What django-tenants writes into the settings at each request, for all threads: whose it was. Were
+# it heeded, each change of tenant would make a new pool.
+FLEETING = "SCHEMA"
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,22 @@ class Identity:
         options = dict(settings["OPTIONS"])
         if isinstance(options.get("pool"), Mapping):
             options["pool"] = dict(options["pool"])
-        return cls({**settings, "OPTIONS": options}, time_zone)
+        return cls({**_lasting(settings), "OPTIONS": options}, time_zone)
+
+    def fits(self, settings: Settings | None) -> bool:
+        """Whether it was made from the like of *settings*."""
+        return settings is not None and self.settings == _lasting(settings)
 
     @property
     def target(self) -> tuple[Any, ...]:
         """The server and database; those who want to drop it need all pools of it closed."""
         return target_of(self.settings)
+
+
+def _lasting(settings: Settings) -> dict[str, Any]:
+    copy = {**settings}
+    copy.pop(FLEETING, None)
+    return copy
 
 
 def target_of(settings: Settings) -> tuple[Any, ...]:

@@ -91,7 +91,7 @@ def _is_open(pool: Pool | None) -> bool:
 
 def _is_current(alias: str, identity: Identity) -> bool:
     """Whether *alias* is still configured as when its pool was made."""
-    return bool(connections.settings.get(alias) == identity.settings)
+    return identity.fits(connections.settings.get(alias))
 
 
 REGISTRY = Registry()

@@ -49,7 +49,7 @@ class PooledWrapper(EarlyRelease):
         if (
             pool is not None
             and identity is not None
-            and identity.settings == self.settings_dict
+            and (identity.settings == self.settings_dict or identity.fits(self.settings_dict))
             and identity.time_zone == self.timezone_name
             and not pool.closed
         ):
