@@ -39,7 +39,7 @@ def fail_with(connection: PooledWrapper, sqlstate: str) -> None:
 def test_a_session_that_the_server_ends_for_being_idle_fails_no_request(
     databases: Databases,
 ) -> None:
-    connection = databases.add({"max_size": 1}, options={"options": "-c idle_session_timeout=150"})
+    connection = databases.add({"max_size": 1}, options={"options": "-c idle_session_timeout=400"})
     pids = set()
     for _ in range(8):
         pids.add(value(connection, "SELECT pg_backend_pid()"))
@@ -61,6 +61,22 @@ class Asked:
     def __call__(self, raw: Any) -> None:
         self.times += 1
         DRIVER.check(raw)
+
+
+def test_a_keepalive_shorter_than_the_servers_patience_keeps_a_connection(
+    databases: Databases,
+) -> None:
+    asked = Asked()
+    connection = databases.add(
+        {"max_size": 1, "min_size": 0, "keepalive": 0.2, "check": asked},
+        options={"options": "-c idle_session_timeout=1000"},
+    )
+    pid = borrow(connection)
+    connection.close()
+    eventually(lambda: asked.times > 5)
+    # Without one the server would have ended it by now: the naps of a pool are 0.5 s at least.
+    assert borrow(connection) == pid
+    assert pool_of(connection).get_stats()["connections_lost"] == 0
 
 
 @pytest.mark.parametrize("sqlstate", ["08006", "57P01", "57P02", "57P03"])
