@@ -111,12 +111,14 @@ def schemas(server: PostgresServer) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("schemas")
-@pytest.mark.parametrize("limit_set_calls", ["0", "1"])
-@pytest.mark.parametrize("max_size", [1, 2])
+@pytest.mark.parametrize(
+    ("max_size", "limit_set_calls", "release"),
+    [(1, "0", "request"), (2, "1", "request"), (2, "1", "transaction")],
+)
 def test_no_tenant_of_django_tenants_sees_the_rows_of_another(
-    databases: Databases, max_size: int, limit_set_calls: str
+    databases: Databases, max_size: int, limit_set_calls: str, release: str
 ) -> None:
-    pool = {"min_size": 0, "max_size": max_size, "timeout": 30}
+    pool = {"min_size": 0, "max_size": max_size, "timeout": 30, "release": release}
     entry = databases.settings(pool, ENGINE="django_tenants.postgresql_backend")
     environ = {"TEST_DATABASE": json.dumps(entry), "TEST_LIMIT_SET_CALLS": limit_set_calls}
     done = run_python("-c", SHOP, environ=environ, cwd=ROOT)
