@@ -1,5 +1,6 @@
 """Giving the connection back between transactions: the option release="transaction"."""
 
+import gc
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,15 +14,20 @@ from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.integration.stock import StockWrapper
 from django_psycopg_pooled.pool.entry import Lease
 from django_psycopg_pooled.pool.pool import Pool
+from django_psycopg_pooled.session import Effect
+
+# All but what no later statement could miss.
+TRACES = ~int(Effect.ENDS_TRANSACTION | Effect.OUSTED)
 
 
 class EarlyRelease(StockWrapper):
     """The part of a wrapper that gives back what no transaction and no open cursor needs.
 
     Steps aside, but for a look at a flag, unless the pool's option says "transaction". What keeps a
-    connection until close(): a transaction, a cursor that is not closed, traces in the session,
-    pool.pin(), and ensure_connection() or connect() called by anybody but Django's cursors and
-    transactions: whoever does that wants `connection.connection` itself.
+    connection until close(): a transaction, a cursor that is not closed, traces in the session or
+    on the driver's connection, pool.pin(), and ensure_connection() or connect() called, before
+    anything else holds it, by anybody but Django's cursors and transactions: whoever does that
+    wants `connection.connection` itself.
     """
 
     _lease: Lease | None = None
@@ -54,8 +60,12 @@ class EarlyRelease(StockWrapper):
     def get_autocommit(self) -> bool:
         if self._releases_early is False:
             return super().get_autocommit()
+        if self._releases_early and self.connection is None and not self.in_atomic_block:
+            return bool(self.settings_dict["AUTOCOMMIT"])  # what the next loan begins with
         with self._borrowing():
-            return super().get_autocommit()
+            autocommit = super().get_autocommit()
+        self._release()  # transaction.on_commit() asks, and then runs what may take long
+        return autocommit
 
     def set_autocommit(
         self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False
@@ -66,6 +76,10 @@ class EarlyRelease(StockWrapper):
         with self._borrowing():
             super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
         self._release()  # a transaction has ended, and its hooks have run
+
+    def close_if_unusable_or_obsolete(self) -> None:
+        self._greeted = False  # a request has ended, most often without a connection to close
+        super().close_if_unusable_or_obsolete()
 
     @contextmanager
     def _borrowing(self) -> Iterator[None]:
@@ -85,7 +99,7 @@ class EarlyRelease(StockWrapper):
             self._release()
 
     def _release(self) -> None:
-        """Give the connection back if nothing needs it. Does not block."""
+        """Give the connection back if nothing needs it. Blocks as Pool.checkin() does."""
         lease, lender = self._lease, self._lender
         if (
             not self._releases_early
@@ -96,14 +110,39 @@ class EarlyRelease(StockWrapper):
             or self._pinned
             or self.in_atomic_block
             or not self.autocommit
+            or self.connection is not lease.connection
             or self._thread_ident != threading.get_ident()
             or lender.pinned
-            or lease.entry.session.dirt
-            or DRIVER.status(self.connection) is not TransactionStatus.IDLE
+            or lease.entry.session.dirt & TRACES
+            or not _is_free(lease)
         ):
             return
         self._lease = self._lender = self.connection = None
-        lender.checkin(lease)
+        if _collector.thread != threading.get_ident():
+            lender.checkin(lease)
+        # Else this thread may be anywhere, under the pool's lock too: the pool finds the lost loan.
+
+
+def _is_free(lease: Lease) -> bool:
+    """Whether the next statement can do without this very connection."""
+    if DRIVER.is_tidy(lease.connection, lease.entry.session.shape):
+        return True
+    # A broken one is of no use. Any other has a transaction open, or was changed by its borrower,
+    # such as by receivers of connection_created that register types.
+    return DRIVER.status(lease.connection) is TransactionStatus.UNKNOWN
+
+
+class _Collector:
+    """Knows the thread that the garbage collector interrupts just now; lives as the process."""
+
+    thread = 0
+
+    def __call__(self, phase: str, info: dict[str, int]) -> None:
+        self.thread = threading.get_ident() if phase == "start" else 0
+
+
+_collector = _Collector()
+gc.callbacks.append(_collector)
 
 
 class _Releasing:

@@ -115,7 +115,8 @@ class PooledWrapper(EarlyRelease):
             return super().get_new_connection(conn_params)
         if self._lease is not None:
             self._give_back()  # somebody has taken `connection` away without close()
-        lease = pool.checkout(bound=not self.allow_thread_sharing)
+        own = self._thread_ident == get_ident()  # not so in a thread that Django is about to refuse
+        lease = pool.checkout(bound=own and not self.allow_thread_sharing)
         self._lease, self._lender = lease, pool
         return lease.connection
 
