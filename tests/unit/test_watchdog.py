@@ -187,6 +187,30 @@ def test_it_hangs_up_from_another_thread_while_the_caller_is_stuck() -> None:
     eventually(lambda: not runtime._threads, 5)
 
 
+@pytest.mark.xfail(
+    strict=True, reason="ThreadRuntime.resume() starts no thread for the timers that are set"
+)
+def test_it_hangs_up_after_a_fork_of_the_process_in_the_parent() -> None:
+    runtime = ThreadRuntime("shop", 1, SYSTEM_CLOCK)
+    driver = ScriptedDriver()
+    try:
+        with Watchdog(driver, runtime, SYSTEM_CLOCK).over(connection := driver.connect(), 0.05):
+            runtime.pause(0.5)
+            runtime.resume()
+            eventually(lambda: connection.hung_up, 0.5)
+    finally:
+        runtime.stop()
+
+
+@pytest.mark.xfail(strict=True, reason="a runtime that has stopped sets no timers")
+def test_it_hangs_up_on_what_comes_back_after_the_pool_was_closed() -> None:
+    runtime = ThreadRuntime("shop", 1, SYSTEM_CLOCK)
+    runtime.stop()
+    driver = ScriptedDriver()
+    with Watchdog(driver, runtime, SYSTEM_CLOCK).over(connection := driver.connect(), 0.05):
+        eventually(lambda: connection.hung_up, 0.5)
+
+
 def test_threads_that_enter_and_leave_at_once_lose_no_watch() -> None:
     kennel = Kennel()
     runtime = ThreadRuntime("shop", 1, SYSTEM_CLOCK)
