@@ -55,7 +55,8 @@ def run_ours(suite: Suite, choices: Choices, labels: tuple[str, ...]) -> int:
         say(f"Running the {len(mine.failing)} failing tests with stock Django", suite, "stock")
         stock = suite.run(STOCK, choices.stock_options, mine.failing, "stock")
     series = suite.environment.series
-    table = expected.where(expected.TABLE, choices.driver, series, labels)
+    release = expected.release_of(choices.options)
+    table = expected.where(expected.TABLE, choices.driver, series, labels, release)
     verdict = judge(mine, stock, table)
     print(report.text(verdict))
     return 1 if verdict.failed else 0
