@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.faults.contenders import Trial
 from benchmarks.faults.firewall import Firewall
 from benchmarks.faults.outcomes import Outcome, of_request, seconds
+from benchmarks.field import WARM_UP
 from benchmarks.peers import PoolSize
 from benchmarks.process import Stalled
 
@@ -126,6 +127,7 @@ def exhausted(trial: Trial) -> Outcome:
 def pauses(trial: Trial) -> Outcome:
     """Twenty threads on one connection, each pausing between two queries."""
     with trial.process(PoolSize(1, 1)) as process:
+        process.ask(WARM_UP)  # what is imported once does not count
         answer = process.ask("faults.threads.pause_between", 40.0, threads=20, pause_s=0.2)
     errors = answer["errors"]
     text = f"{seconds(answer['seconds'])}{f', {len(errors)} fail' if errors else ''}"

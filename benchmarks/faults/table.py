@@ -135,14 +135,14 @@ def _total(outcomes: Outcomes, name: str) -> dict[str, int]:
 
 
 def _notes(outcomes: Outcomes) -> list[str]:
-    """What was said beside the cells, each once, with the first row that has it."""
-    notes: dict[tuple[str, str], str] = {}
+    """What was said beside the cells, by row; those who said the same together."""
+    notes = []
     for number, found in enumerate(outcomes.values(), 1):
-        for name, outcome in found.items():
-            if outcome.note:
-                said = textwrap.shorten(outcome.note, NOTE)
-                notes.setdefault((name, outcome.note), f"row {number}, {name}: {said}")
-    return list(notes.values())
+        said = [outcome.note for outcome in found.values() if outcome.note]
+        for note in dict.fromkeys(said):
+            names = ", ".join(name for name, outcome in found.items() if outcome.note == note)
+            notes.append(f"Row {number}, {names}: {textwrap.shorten(note, NOTE)}")
+    return notes
 
 
 def _budgets(outcomes: Outcomes, names: Sequence[str]) -> list[Budget]:
