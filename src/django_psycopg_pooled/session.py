@@ -80,7 +80,7 @@ class Session:
         """A statement with these *effects* is about to run."""
         if effects & _ENDS or not in_transaction:
             self.settle()
-            self.dirt |= effects & self.watched
+            self.dirt |= effects & self.watched & ~_ENDS
         else:
             effects &= self.watched
             self.dirt |= (effects & ~_UNDONE) | (effects & _UNDONE) << _OPEN
