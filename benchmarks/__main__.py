@@ -12,6 +12,7 @@ ALL: tuple[tuple[str, Driver], ...] = (
     ("cycle", "psycopg2"),
     ("contention", "psycopg"),
     ("spike", "psycopg"),
+    ("overload", "psycopg"),
     ("restart", "psycopg"),
     ("scale", "psycopg"),
     ("faults", "psycopg"),

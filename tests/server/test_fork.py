@@ -180,7 +180,10 @@ def test_a_child_forked_in_a_transaction_is_refused_there(
 # Each leaves the block in the child, where Django would commit or roll back.
 LEAVING = {
     "os._exit": "os._exit(0)",
+    "sys.exit": "sys.exit(0)",
     "close": "connection.close(); sys.exit(0)",
+    "rollback": "transaction.set_rollback(True); raise KeyError",
+    "commit": "pass",
 }
 AROUND = """
 def story():

@@ -254,3 +254,26 @@ def test_what_a_killed_greenlet_never_gave_back_is_reclaimed_and_said_once(
         assert program.text().count("never given back") == 1
         assert " in borrow_for_good" in program.text()
     eventually(lambda: not backend_pids(databases.server))
+
+
+KILLED = """
+for _ in range(3):
+    sleepers = [gevent.spawn(request, "SELECT 1 FROM pg_sleep(5)") for _ in range(3)]
+    eventually(lambda: states() == ["lent"] * 3)
+    gevent.sleep(0.2)
+    gevent.killall(sleepers)
+    eventually(lambda: "lent" not in states())
+print(request("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"))
+"""
+
+
+def test_the_server_never_has_more_than_max_size_though_statements_are_killed(
+    databases: Databases, script_folder: Write
+) -> None:
+    """PAINS 5, 16. A slot must not be free while the server still works for its connection."""
+    folder = script_folder({"story.py": GREENLETS + KILLED})
+    with Program(
+        folder, "story.py", databases={"default": databases.settings({"max_size": 3})}
+    ) as p:
+        assert p.end() == 0
+        assert int(p.text().split()[-1]) <= 3

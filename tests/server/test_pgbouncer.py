@@ -17,6 +17,7 @@ from django.db import Error, connections, models, transaction
 from devtools.pgbouncer import PgBouncer, program
 from devtools.postgres import PostgresServer
 from django_psycopg_pooled import pools
+from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
 from tests.server.databases import ABSENT, Databases, assert_all_came_back
 from tests.server.support import (
@@ -216,6 +217,23 @@ def test_nothing_is_said_that_stays_in_a_session(bounced: Bounced, num_workers: 
     assert mine in said
     assert len(said) > 10
     assert [sql for sql in said if SESSION_BOUND.match(sql) and sql != mine] == []
+
+
+@pytest.mark.skipif(DRIVER.name != "psycopg", reason="psycopg2 prepares nothing by itself")
+def test_no_statement_is_prepared_even_if_the_options_ask_for_it(bounced: Bounced) -> None:
+    log = Log(bounced.server)
+    connection = bounced.add(options={"server_side_binding": True, "prepare_threshold": 1})
+    alias = connection.alias
+
+    def work(thread: int) -> None:
+        for number in range(20):
+            assert value(wrapper(alias), "SELECT %s::int + %s::int", thread, number) \
+                == thread + number  # fmt: skip
+            connections.close_all()
+
+    in_threads(work, 8)
+    assert len(log.statements()) >= 8 * 20
+    assert log.prepared() == []
 
 
 def test_each_alias_has_its_own_time_zone_on_shared_sessions(bounced: Bounced) -> None:

@@ -78,6 +78,21 @@ def served_within(connection: PooledWrapper, seconds: float) -> None:
     assert time.monotonic() - began < seconds
 
 
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_connection_that_a_firewall_forgot_delays_one_request_and_fails_none(
+    databases: Databases, firewall: Firewall, count: int
+) -> None:
+    connection = behind(firewall, databases, check_idle=0)
+    old = fill(pool_of(connection), count)
+    firewall.forget()
+    # However many were forgotten: one that does not answer speaks for those that idled as long.
+    served_within(connection, SERVED_S)
+    assert borrow(connection) not in old
+    connection.close()
+    served_within(connection, CHECK_TIMEOUT_S)
+    assert pool_of(connection).get_stats()["requests_errors"] == 0
+
+
 def test_the_check_of_what_idled_for_long_ends_too(
     databases: Databases, firewall: Firewall
 ) -> None:
@@ -103,6 +118,17 @@ def test_a_rollback_that_is_swallowed_ends_and_costs_that_connection_alone(
     assert time.monotonic() - began < SERVED_S
     served_within(connection, SERVED_S)
     assert borrow(connection) != old
+
+
+def test_a_keepalive_finds_forgotten_connections_before_a_request_does(
+    databases: Databases, firewall: Firewall
+) -> None:
+    connection = behind(firewall, databases, check_timeout=0.2, keepalive=0.2)
+    pool = pool_of(connection)
+    fill(pool, 2)
+    firewall.forget()
+    eventually(lambda: pool.get_stats()["connections_lost"] == 2)
+    served_within(connection, 0.2)
 
 
 def test_a_server_that_swallows_everything_costs_the_next_one_its_connect_timeout(

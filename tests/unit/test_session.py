@@ -83,14 +83,14 @@ def test_a_later_rollback_takes_back_the_later_transaction_only() -> None:
     session.note(ENDS, in_transaction=True)
     session.note(int(Effect.CHANNELS), in_transaction=True)
     session.rolled_back()
-    assert session.leftovers() == SETTINGS | ENDS
+    assert session.leftovers() == SETTINGS
 
 
 def test_a_text_that_also_ends_the_transaction_stays_whatever_comes_then() -> None:
     session = watched()
     session.note(SETTINGS | ENDS, in_transaction=True)
     session.rolled_back()
-    assert session.leftovers() == SETTINGS | ENDS
+    assert session.leftovers() == SETTINGS
 
 
 def test_what_the_pool_does_not_watch_is_not_noted() -> None:

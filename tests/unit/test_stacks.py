@@ -401,6 +401,7 @@ def _from_a_thread(function: Callable[[], Any]) -> int:
 
 @pytest.fixture
 def _unlabelled() -> Iterator[None]:
+    set_label(None)
     yield
     set_label(None)
 

@@ -1,5 +1,6 @@
 """psycopg 3. Imports it, so import this module only when it is the driver in use."""
 
+from contextlib import suppress
 from operator import attrgetter
 from typing import Any
 
@@ -40,6 +41,9 @@ ADAPTERS = ("_adapters._loaders", "_adapters._dumpers", "_adapters._dumpers_by_o
 _shape_of = attrgetter(*PLAIN, *LISTS, *ADAPTERS)
 
 
+CANCEL_S = 1.0
+
+
 class PoolTimeout(errors.PoolTimeout, psycopg.OperationalError):
     """No connection within the request's timeout."""
 
@@ -65,11 +69,16 @@ class PsycopgDriver:
         return params
 
     def close(self, connection: Any) -> None:
-        try:
+        # psycopg raises only where the connection was broken before.
+        if self.status(connection) is TransactionStatus.ACTIVE and self._works(connection):
+            with suppress(psycopg.Error):
+                # Else the server works on, and counts as one more session, until it has finished.
+                connection.cancel_safe(timeout=CANCEL_S)
+        with suppress(psycopg.Error):
             connection.close()
-        except psycopg.Error:
-            # psycopg raises only where the connection was broken before.
-            return
+
+    def _works(self, connection: Any) -> bool:
+        return not self.session(connection).unread
 
     def watch(self, connection: Any) -> Watch:
         return watch_socket(connection.pgconn.socket)

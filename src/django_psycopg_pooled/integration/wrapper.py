@@ -1,6 +1,8 @@
 """The part of a DatabaseWrapper that lends its connection from a pool."""
 
+import os
 import time
+import weakref
 from asyncio import _get_running_loop  # the public one raises, which costs more than close()
 from functools import partial
 from threading import get_ident
@@ -24,6 +26,17 @@ from django_psycopg_pooled.integration.sessions import Sessions
 from django_psycopg_pooled.options import PoolOptions
 from django_psycopg_pooled.pool.pool import Pool
 
+_wrappers: "weakref.WeakSet[PooledWrapper]" = weakref.WeakSet()
+
+
+def _disown_all() -> None:
+    """In a child of fork(), after the pools have left their connections to the parent."""
+    for wrapper in list(_wrappers):
+        wrapper.leave_what_is_the_parents()
+
+
+os.register_at_fork(after_in_child=_disown_all)
+
 BORROW: dict[str, Any] = {}  # what connect() passes for parameters that a loan does not need
 
 
@@ -38,6 +51,10 @@ class PooledWrapper(EarlyRelease):
     _pool: Pool | None = None
     _identity: Identity | None = None
     isolation_level: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _wrappers.add(self)
 
     @property
     def pool(self) -> Pool | None:
@@ -216,13 +233,12 @@ class PooledWrapper(EarlyRelease):
         """
         if self.connection is None:
             return
-        lease = self._lease
-        if lease is not None and lease.entry.loan != lease.number:
-            self._disown()
         BaseDatabaseWrapper.close_if_health_check_failed(self)
 
-    def _disown(self) -> None:
-        """In a child of fork(): leave the connection, which is the parent's, without a word."""
+    def leave_what_is_the_parents(self) -> None:
+        """In a child of fork(): forget the connection, which is the parent's, without a word."""
+        if self._lease is None:
+            return
         self._lease = self._lender = self.connection = None
         if self.in_atomic_block:
             self.closed_in_transaction = True

@@ -142,6 +142,7 @@ def _resume_all() -> None:
         core.runtime.resume()
         # No thread is started here, where Python still counts them: the next return sees to it.
         core.ledger.armed = False
+        core.watchdog.resume()
 
 
 def _disown_all() -> None:

@@ -70,6 +70,8 @@ class Queue:
     def _wait_until(self, waiter: Waiter, ask_at: float, deadline: float) -> None:
         """Return when the waiter is answered, or the deadline has passed."""
         core = self._core
+        # Somebody has looked for lost loans a moment ago; this request looks when it is due again.
+        nap = max(core.reclaim_at - core.clock.monotonic(), 0.0) or LOOK_AGAIN_S
         while waiter.lease is None and waiter.error is None:
             now = core.clock.monotonic()
             pause = self._ask(waiter) if now >= ask_at else ask_at - now
@@ -77,8 +79,9 @@ class Queue:
             if left <= 0:
                 return
             # Woken or not: the condition of the loop decides.
-            if not core.clock.wait(waiter.signal, min(pause, left, LOOK_AGAIN_S)):
+            if not core.clock.wait(waiter.signal, min(pause, left, nap)):
                 self._look_again(waiter)
+            nap = LOOK_AGAIN_S
 
     def _look_again(self, waiter: Waiter) -> None:
         """Whoever should have served this request may have been interrupted, or have ended."""

@@ -85,7 +85,8 @@ class Returns:
         """Take back a connection that was not left as it was lent. Blocks for a round trip."""
         tidy = False
         try:
-            tidy = self._tidied(lease)
+            # A closed pool closes it, which undoes everything, and asks no server.
+            tidy = not self._core.ledger.closed and self._tidied(lease)
         finally:
             if not tidy:
                 self.discard(lease, bad=True)

@@ -32,6 +32,10 @@ class Watchdog:
         self._watched: dict[object, tuple[float, object]] = {}
         self._armed = False
 
+    def resume(self) -> None:
+        """After fork(), in the parent, where timers stand still: the next round trip sets one."""
+        self._armed = False
+
     @contextmanager
     def over(self, connection: object, seconds: float) -> Iterator[None]:
         """Bound a round trip that the block makes; 0 for no bound, as without worker threads."""

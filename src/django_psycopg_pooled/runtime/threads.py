@@ -63,8 +63,8 @@ class ThreadRuntime:
                 return
             first = not self._timers or when < self._timers[0][0]
             heapq.heappush(self._timers, (when, next(self._numbers), task))
-            # A thread that waits for a later timer must look again.
-            start = first and self._wake_locked()
+            # A thread that waits for a later timer must look again; after fork() there is none.
+            start = (first or not self._threads) and self._wake_locked()
         if start:
             self._start()
 
