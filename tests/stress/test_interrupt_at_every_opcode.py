@@ -276,6 +276,13 @@ def all_lent() -> tuple[Scene, Callable[[], None]]:
     return scene, wait
 
 
+def dropped() -> tuple[Scene, Callable[[], None]]:
+    scene = Scene(num_workers=0)
+    scene.held = [scene.pool.checkout() for _ in range(SLOTS)]
+    scene.held.clear()
+    return scene, scene.cycle
+
+
 def left_by_a_thread_that_has_ended() -> tuple[Scene, Callable[[], None]]:
     scene = Scene(num_workers=0)
 
@@ -306,6 +313,7 @@ STORIES: list[Story] = [
     broken_in_use,
     handed_over,
     all_lent,
+    dropped,
     left_by_a_thread_that_has_ended,
     housekeeping_is_due,
 ]

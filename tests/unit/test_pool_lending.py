@@ -1,7 +1,5 @@
 """Lending and taking back, in one thread and without a server."""
 
-from collections import deque
-
 import pytest
 
 from django_psycopg_pooled.drivers.protocol import TransactionStatus
@@ -270,7 +268,7 @@ def test_closing_the_pool_ends_the_wait_of_those_in_the_queue() -> None:
 
 
 def test_a_move_that_the_table_does_not_allow_raises() -> None:
-    entry = Entry(1, 0.0, deque())
+    entry = Entry(1, 0.0)
     entry.move(State.IDLE)
     with pytest.raises(IllegalMove, match="connection 1: IDLE to CLOSED"):
         entry.move(State.CLOSED)

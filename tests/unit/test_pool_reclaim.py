@@ -110,7 +110,7 @@ def test_who_has_lost_a_loan_cannot_give_it_back_to_its_next_borrower() -> None:
     [lost] = _lend_to_a_thread_that_ends(scripted.pool)
     mine = scripted.pool.checkout(timeout=5)
     scripted.pool.checkin(lost)
-    lost.__del__()
+    del lost
     assert not mine.ended
     assert scripted.counts() == {"lent": 1}
     scripted.pool.checkin(mine)

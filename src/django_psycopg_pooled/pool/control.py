@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 from django_psycopg_pooled.pool.alarm import Alarm
 from django_psycopg_pooled.pool.core import Core
-from django_psycopg_pooled.pool.entry import NOWHERE
 from django_psycopg_pooled.pool.fitness import Fitness
 from django_psycopg_pooled.pool.housekeeper import Housekeeper
 from django_psycopg_pooled.pool.opener import Opener
@@ -101,8 +100,6 @@ class Control:
         the lock just now; that one finds the pool closed, and the driver's objects close
         themselves with it.
         """
-        for entry in tuple(self._core.ledger.entries):
-            entry.lost = NOWHERE
         lock = self._core.lock
         if lock.acquire(blocking=False):
             lock.release()

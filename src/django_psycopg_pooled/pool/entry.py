@@ -1,7 +1,6 @@
 """One server connection in the pool, and one loan of it."""
 
 import math
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +8,6 @@ from django_psycopg_pooled.drivers.protocol import Watch
 from django_psycopg_pooled.pool.borrower import Borrower
 from django_psycopg_pooled.pool.states import IllegalMove, State
 from django_psycopg_pooled.session import Session
-
-Lost = deque[tuple["Entry", int]]  # loans whose Lease has gone without having ended; see Reclaimer
-NOWHERE: Lost = deque(maxlen=0)  # where nobody looks for them any more
 
 
 class Entry:
@@ -30,7 +26,6 @@ class Entry:
         "fresh_until",
         "holder",
         "loan",
-        "lost",
         "number",
         "opened_at",
         "owner",
@@ -46,9 +41,8 @@ class Entry:
         "watch",
     )
 
-    def __init__(self, number: int, now: float, lost: Lost) -> None:
+    def __init__(self, number: int, now: float) -> None:
         self.number = number
-        self.lost = lost
         self.state = State.OPENING
         self.connection: Any = None
         self.watch: Watch = _nothing_to_watch
@@ -58,8 +52,8 @@ class Entry:
         self.bound = False  # only the holder's thread can use it, so it is free when that has ended
         self.stack: Any = None  # where it was borrowed, raw; see Observer
         self.reported_at = math.inf  # when its present loan was logged as too long
-        # What is responsible for it while it is neither idle nor lent; weak. If that is gone, it
-        # was interrupted.
+        # What is responsible for it while it is not idle; weak. If that is gone, it is lost: the
+        # Lease of a loan was dropped, or a call was interrupted.
         self.owner: Callable[[], object | None] = _nobody
         self.session = Session()
         self.opened_at = now
@@ -92,12 +86,6 @@ class Lease:
         self.entry = entry
         self.number = number
         self.connection: Any = entry.connection
-
-    def __del__(self) -> None:
-        # May run inside the garbage collector, in any thread: no lock may be taken here.
-        entry = self.entry
-        if entry.loan == self.number:
-            entry.lost.append((entry, self.number))
 
     @property
     def ended(self) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from operator import attrgetter
 
 from django_psycopg_pooled.pool.borrower import Borrower
-from django_psycopg_pooled.pool.entry import Entry, Lease, Lost
+from django_psycopg_pooled.pool.entry import Entry, Lease
 from django_psycopg_pooled.pool.states import State
 from django_psycopg_pooled.pool.waiter import Waiter
 
@@ -42,7 +42,6 @@ class Ledger:
         self.paused = False
         self.closed = False
         self.armed = False  # a run of the housekeeper is due some time
-        self.lost: Lost = deque()  # filled without the lock, by the garbage collector
         self._numbers = itertools.count(1)
 
     @property
@@ -63,6 +62,7 @@ class Ledger:
         entry.bound = bound
         entry.uses = number = entry.uses + 1
         lease = Lease(entry, number)
+        entry.owner = weakref.ref(lease)
         entry.loan = number  # after the lease: without one there must be no loan
         return lease
 
@@ -80,6 +80,7 @@ class Ledger:
         entry.bound = bound
         entry.uses += 1
         lease = Lease(entry, entry.uses)
+        entry.owner = weakref.ref(lease)
         entry.loan = lease.number
         return lease
 
@@ -122,7 +123,7 @@ class Ledger:
 
     def reserve(self, now: float) -> Entry:
         """Take a slot for a connection that is to be opened. The caller sets its `owner`."""
-        entry = Entry(next(self._numbers), now, self.lost)
+        entry = Entry(next(self._numbers), now)
         self.entries.add(entry)
         self.opening += 1
         return entry
@@ -131,8 +132,8 @@ class Ledger:
         """Free the slot of a connection that is closed, or was never opened."""
         if entry.state is State.OPENING:
             self.opening -= 1
-        entry.move(State.CLOSED)
         self.entries.remove(entry)
+        entry.move(State.CLOSED)
 
     def mend(self) -> Batch:
         """Put the counts right, and find what interrupted calls have left; these are to be closed.

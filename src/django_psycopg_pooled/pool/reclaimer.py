@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from collections import deque
 from functools import partial
 from typing import Any
 
@@ -10,7 +9,6 @@ from django_psycopg_pooled.pool.borrower import borrower
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.entry import Entry, Lease
 from django_psycopg_pooled.pool.returns import Returns
-from django_psycopg_pooled.pool.states import State
 from django_psycopg_pooled.session import Effect
 
 logger = logging.getLogger(__name__)
@@ -64,13 +62,11 @@ class Reclaimer:
         """Whose Lease was collected, and whose connection nobody uses either."""
         ledger = self._core.ledger
         dropped: list[Entry] = []
-        for _ in range(len(ledger.lost)):
-            entry, number = ledger.lost.popleft()
-            if entry.loan != number or entry.state is not State.LENT:
+        for entry in ledger.entries:
+            if not entry.loan or entry.owner() is not None:
                 continue
             if _references(entry) > OWN_REFERENCES:
                 # Lent by getconn(), or a cursor is read still. Next time, if only ours were left.
-                ledger.lost.append((entry, number))
                 garbage += _unread(entry)
             else:
                 dropped.append(entry)
@@ -116,7 +112,7 @@ def _cursor_references(entry: Entry) -> list[int]:
 
 def _alone() -> Entry:
     """One whose connection and named cursor nobody else refers to."""
-    entry = Entry(0, 0.0, deque())
+    entry = Entry(0, 0.0)
     entry.connection = object()
     entry.session.held = [object()]
     return entry
