@@ -1,6 +1,11 @@
 """System checks: what is wrong in OPTIONS["pool"], and what pooling makes of other settings."""
 
-from collections.abc import Iterator, Sequence
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from django.apps import AppConfig
@@ -12,10 +17,13 @@ from django_psycopg_pooled.integration.identity import is_pooled
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
 from django_psycopg_pooled.options import PoolOptions
 
+THREADS = re.compile(r"(?:^| )--threads[ =](\d+)(?= |$)")
+
 # Each id with what it says, for the reference page.
 CHECKS = {
     "django_psycopg_pooled.E001": "OPTIONS['pool'] holds something that cannot be used.",
     "django_psycopg_pooled.W001": "CONN_MAX_AGE keeps pooled connections from other threads.",
+    "django_psycopg_pooled.W002": "The web server has more threads than the pool has connections.",
     "django_psycopg_pooled.I001": "CONN_HEALTH_CHECKS changes nothing: the pool always looks.",
 }
 
@@ -30,10 +38,31 @@ def check_databases(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> l
     return messages
 
 
+def _check_size(where: str, options: PoolOptions) -> Iterator[CheckMessage]:
+    threads = server_threads(sys.argv, os.environ)
+    if threads > options.max_size:
+        yield Warning(
+            f"{where}['OPTIONS']['pool']: max_size is {options.max_size}, and gunicorn runs {threads}"
+            f" threads in each process: {threads - options.max_size} of them may have to wait.",
+            hint=f"Raise max_size to {threads}, if the server has room for that many connections of"
+            " each process; or lower gunicorn's --threads. It is well if requests seldom query.",
+            id="django_psycopg_pooled.W002",
+        )
+
+
+def server_threads(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """gunicorn's --threads, from its command line or GUNICORN_CMD_ARGS; 0 if neither has it."""
+    arguments = shlex.split(environ.get("GUNICORN_CMD_ARGS", ""))
+    if argv and Path(argv[0]).name == "gunicorn":
+        arguments += argv[1:]
+    found = THREADS.findall(" ".join(arguments))
+    return int(found[-1]) if found else 0
+
+
 def _check(alias: str, settings: dict[str, Any]) -> Iterator[CheckMessage]:
     where = f"DATABASES[{alias!r}]"
     try:
-        PoolOptions.parse(settings["OPTIONS"].get("pool"))
+        yield from _check_size(where, PoolOptions.parse(settings["OPTIONS"].get("pool")))
     except OptionsError as error:
         for problem in error.problems:
             yield Error(f"{where}['OPTIONS']['pool']: {problem}", id="django_psycopg_pooled.E001")

@@ -77,3 +77,29 @@ def test_the_app_registers_the_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(django_checks, "register", lambda check, *tags: registered.append(check))
     PooledConfig("django_psycopg_pooled", django_psycopg_pooled).ready()
     assert registered == [checks.check_databases]
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ"),
+    [
+        (["/srv/bin/gunicorn", "shop.wsgi", "-k", "gthread", "--threads", "16"], {}),
+        (["gunicorn", "--threads=16", "shop.wsgi"], {}),
+        (["manage.py", "check"], {"GUNICORN_CMD_ARGS": "--workers 3 --threads 16"}),
+    ],
+)
+def test_more_threads_than_connections_are_told(
+    argv: list[str], environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PAINS 12."""
+    monkeypatch.setattr("sys.argv", argv)
+    monkeypatch.setattr("os.environ", environ)
+    [message] = run(OPTIONS={"pool": {"max_size": 4}})
+    assert message.id == "django_psycopg_pooled.W002"
+    assert "max_size is 4, and gunicorn runs 16 threads" in message.msg
+    assert "12 of them may have to wait" in message.msg
+    assert run(OPTIONS={"pool": {"max_size": 16}}) == []
+
+
+@pytest.mark.parametrize("argv", [["manage.py", "--threads", "9"], ["gunicorn", "shop"], []])
+def test_threads_that_are_not_the_web_servers_are_not_counted(argv: list[str]) -> None:
+    assert checks.server_threads(argv, {}) == 0
