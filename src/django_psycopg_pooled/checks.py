@@ -44,7 +44,7 @@ def _check_size(where: str, options: PoolOptions) -> Iterator[CheckMessage]:
         yield Warning(
             f"{where}['OPTIONS']['pool']: max_size is {options.max_size}, and gunicorn runs {threads}"
             f" threads in each process: {threads - options.max_size} of them may have to wait.",
-            hint=f"Raise max_size to {threads}, if the server has room for that many connections of"
+            hint=f"Raise max_size to {threads}, if the server has room for as many connections of"
             " each process; or lower gunicorn's --threads. It is well if requests seldom query.",
             id="django_psycopg_pooled.W002",
         )

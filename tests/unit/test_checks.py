@@ -92,7 +92,8 @@ def test_more_threads_than_connections_are_told(
 ) -> None:
     """PAINS 12."""
     monkeypatch.setattr("sys.argv", argv)
-    monkeypatch.setattr("os.environ", environ)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
     [message] = run(OPTIONS={"pool": {"max_size": 4}})
     assert message.id == "django_psycopg_pooled.W002"
     assert "max_size is 4, and gunicorn runs 16 threads" in message.msg
