@@ -42,8 +42,9 @@ def _check_size(where: str, options: PoolOptions) -> Iterator[CheckMessage]:
     threads = server_threads(sys.argv, os.environ)
     if threads > options.max_size:
         yield Warning(
-            f"{where}['OPTIONS']['pool']: max_size is {options.max_size}, and gunicorn runs {threads}"
-            f" threads in each process: {threads - options.max_size} of them may have to wait.",
+            f"{where}['OPTIONS']['pool']: max_size is {options.max_size}, and gunicorn runs"
+            f" {threads} threads in each process: {threads - options.max_size} of them may have to"
+            " wait.",
             hint=f"Raise max_size to {threads}, if the server has room for as many connections of"
             " each process; or lower gunicorn's --threads. It is well if requests seldom query.",
             id="django_psycopg_pooled.W002",

@@ -98,6 +98,10 @@ def test_more_threads_than_connections_are_told(
     assert message.id == "django_psycopg_pooled.W002"
     assert "max_size is 4, and gunicorn runs 16 threads" in message.msg
     assert "12 of them may have to wait" in message.msg
+
+
+def test_as_many_connections_as_threads_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["gunicorn", "--threads", "16"])
     assert run(OPTIONS={"pool": {"max_size": 16}}) == []
 
 
