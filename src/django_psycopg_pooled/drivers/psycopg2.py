@@ -183,4 +183,4 @@ class _Room:
 @cache
 def _with_room(factory: Any) -> Any:
     """A subclass of psycopg2's connection class whose objects can have a Session."""
-    return type(factory.__name__, (_Room, factory), {})
+    return type(factory.__name__, (_Room, factory), {"__module__": factory.__module__})
