@@ -71,17 +71,18 @@ class Queue:
         """Return when the waiter is answered, or the deadline has passed."""
         core = self._core
         # Somebody has looked for lost loans a moment ago; this request looks when it is due again.
-        nap = max(core.reclaim_at - core.clock.monotonic(), 0.0) or LOOK_AGAIN_S
+        look_at = core.reclaim_at
         while waiter.lease is None and waiter.error is None:
             now = core.clock.monotonic()
+            if now >= look_at:
+                self._look_again(waiter)
+                look_at = now + LOOK_AGAIN_S
             pause = self._ask(waiter) if now >= ask_at else ask_at - now
             left = deadline - core.clock.monotonic()
             if left <= 0:
                 return
             # Woken or not: the condition of the loop decides.
-            if not core.clock.wait(waiter.signal, min(pause, left, nap)):
-                self._look_again(waiter)
-            nap = LOOK_AGAIN_S
+            core.clock.wait(waiter.signal, min(pause, left, max(look_at - now, 0.0)))
 
     def _look_again(self, waiter: Waiter) -> None:
         """Whoever should have served this request may have been interrupted, or have ended."""
