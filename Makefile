@@ -18,7 +18,7 @@ $(READY): pyproject.toml
 .PHONY: test
 test: lint $(VENV)/.ready-demo $(VENV)/.ready-bench
 	PYTHONPATH=$(CURDIR)/devtools/without_psycopg $(BIN)/python -m pytest -q tests/contract tests/server tests/stress/test_killed_server.py \
-		--ignore tests/server/test_benchmarks.py --ignore tests/server/test_demo.py
+		--ignore tests/server/test_benchmarks.py --ignore tests/server/test_demo.py --ignore tests/server/test_faults.py
 	$(BIN)/python -m pytest -q tests
 
 .PHONY: lint
