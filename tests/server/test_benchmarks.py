@@ -46,6 +46,7 @@ def test_contention_tells_throughput_and_fairness(own_server: PostgresServer) ->
 
 
 def test_spike_tells_when_all_were_served_in_each_case(own_server: PostgresServer) -> None:
+    """PAINS 17."""
     report = spike.measure(own_server, quick(UNPOOLED, OURS))
     for table in range(len(spike.CASES)):
         check(report, "last_ms", (UNPOOLED, OURS), table=table)

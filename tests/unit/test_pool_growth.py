@@ -197,6 +197,7 @@ class TestDemand:
 
 
 def test_who_waits_in_vain_for_a_return_gets_a_connect_of_its_own() -> None:
+    """PAINS 17."""
     scripted = ScriptedPool(max_size=2)
     scripted.warm(1)
     core = scripted.pool._core
