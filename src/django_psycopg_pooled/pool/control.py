@@ -12,6 +12,8 @@ from django_psycopg_pooled.pool.returns import Returns
 from django_psycopg_pooled.pool.states import State
 from django_psycopg_pooled.pool.texts import closed_error, timeout_error
 
+ABANDON_S = 0.1  # for another thread to be done with the books
+
 
 class Control:
     """Changes one pool from outside its requests. See Pool for what each method promises."""
@@ -97,11 +99,11 @@ class Control:
         """Close what nobody refers to any more, or when the interpreter exits.
 
         May run inside the garbage collector, in any thread, even one of this pool's own that holds
-        the lock just now; that one finds the pool closed, and the driver's objects close
-        themselves with it.
+        the lock just now; that one finds the pool closed after a moment, and the driver's objects
+        close themselves with it.
         """
         lock = self._core.lock
-        if lock.acquire(blocking=False):
+        if lock.acquire(timeout=ABANDON_S):
             lock.release()
             self._shut()
         else:
