@@ -14,11 +14,14 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install -q -e . --group test --group lint --group $(DJANGO) 'psycopg[binary]' psycopg2-binary
 	touch $@
 
+# What tests more of processes and programs than of a driver, and takes long: with psycopg 3 only.
+DRIVERLESS := asgi autoreload benchmarks celery demo exit faults multiprocessing overload runners
+
 # Everything, with this interpreter and both drivers. The last line is pytest's.
 .PHONY: test
 test: lint $(VENV)/.ready-demo $(VENV)/.ready-bench
 	PYTHONPATH=$(CURDIR)/devtools/without_psycopg $(BIN)/python -m pytest -q tests/contract tests/server tests/stress/test_killed_server.py \
-		--ignore tests/server/test_benchmarks.py --ignore tests/server/test_demo.py --ignore tests/server/test_faults.py
+		$(DRIVERLESS:%=--ignore tests/server/test_%.py)
 	$(BIN)/python -m pytest -q tests
 
 .PHONY: lint
