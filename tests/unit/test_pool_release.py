@@ -1,6 +1,7 @@
 """A pool that nobody refers to any more goes, and its connections with it."""
 
 import gc
+import threading
 import weakref
 from collections.abc import Iterator
 
@@ -49,3 +50,16 @@ def test_a_dropped_pool_leaves_nothing_for_the_collector() -> None:
     pool.checkin(pool.checkout())
     del pool
     assert gc.collect() == 0
+
+
+def test_a_pool_that_goes_while_another_thread_is_at_its_books_closes_its_connections() -> None:
+    driver = ScriptedDriver()
+    pool = _pool(driver, num_workers=0)
+    pool.checkin(pool.checkout())
+    books = pool._core.lock
+    books.acquire()
+    other = threading.Timer(0.02, books.release)
+    other.start()
+    del pool
+    other.join()
+    assert [connection.closed for connection in driver.opened] == [True]

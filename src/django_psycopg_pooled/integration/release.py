@@ -17,7 +17,7 @@ from django_psycopg_pooled.pool.pool import Pool
 from django_psycopg_pooled.session import Effect
 
 # All but what no later statement could miss.
-TRACES = ~int(Effect.ENDS_TRANSACTION | Effect.OUSTED)
+TRACES = ~int(Effect.OUSTED)
 
 
 class EarlyRelease(StockWrapper):

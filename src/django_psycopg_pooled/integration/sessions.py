@@ -9,7 +9,7 @@ from typing import Any
 from django.db.backends.postgresql.base import DatabaseWrapper
 
 from django_psycopg_pooled.execution.cursors import watched
-from django_psycopg_pooled.execution.watched import WatchedSession
+from django_psycopg_pooled.execution.watched import READ_ONLY, WatchedSession
 from django_psycopg_pooled.integration.credentials import Credentials
 from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.integration.identity import Identity
@@ -28,7 +28,6 @@ KEEPALIVE = {
     "tcp_user_timeout": 10_000,  # milliseconds
 }
 EVICT_ON = ("08", "57P01", "57P02", "57P03")
-READ_ONLY = "25006"
 FOR_READING = ("read-only", "standby", "prefer-standby")
 STOCK_SETUP: Any = getattr(DatabaseWrapper, "_configure_connection")  # noqa: B009
 SETTING = "default_transaction_read_only"  # who sets it wants errors, not another server
