@@ -5,21 +5,19 @@ An option that psycopg_pool also has keeps its name and meaning.
 
 import dataclasses
 import difflib
-import importlib
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
 from django_psycopg_pooled.errors import OptionsError
+from django_psycopg_pooled.option_values import Spec, checked, is_int
 
 Hook = Callable[[Any], object]
 
 SECONDS = "seconds"
 CONNECTIONS = "connections"
-SQLSTATE = re.compile("[0-9A-Z]{1,5}$")
 THOUSAND_YEARS = 3e10  # an upper bound for durations that no float arithmetic can overflow
 
 # What psycopg_pool's constructor takes and a Django pool has no use for.
@@ -30,18 +28,6 @@ NOT_HERE = {
     "open": "the pool opens by itself when it is first used",
     "close_returns": "Django's connection.close() always gives the connection back",
 }
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What the table says of one option beside its name, type and default."""
-
-    help: str
-    unit: str = ""
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-    live: bool = True  # may be changed while the pool runs
 
 
 def option(default: Any, help: str, **spec: Any) -> Any:
@@ -169,6 +155,50 @@ class PoolOptions:
         " when it ends. 0: never.",
         unit=SECONDS, low=0, high=THOUSAND_YEARS,
     )  # fmt: skip
+    prepare: Any = option(
+        False, "Which statements run as prepared statements. 'auto': those that are executed often,"
+        " as long as that is measured to be no slower. 'registered': what add_prepare_target() and"
+        " prepare() name. False: none. Behind a pooler none, whatever this says.",
+        choices=("auto", "registered"), live=False,
+    )  # fmt: skip
+    prepare_threshold: int = option(
+        5, "How often a statement is executed before 'auto' prepares it. 0: prepared at its first"
+        " execution.",
+        unit="executions", low=0, high=1_000_000, live=False,
+    )  # fmt: skip
+    prepared_max: int = option(
+        100, "The most statements prepared on one connection; the one unused for longest makes"
+        " room. Each takes memory of its server process: 10 kB for a simple one, 200 kB for seven"
+        " joins.",
+        unit="statements", low=1, high=100_000, live=False,
+    )  # fmt: skip
+    plan_cache_mode: str = option(
+        "", "PostgreSQL's setting of that name, for every session of the pool. Empty: the server's"
+        " own.",
+        choices=("", "auto", "force_generic_plan", "force_custom_plan"), live=False,
+    )  # fmt: skip
+    track_queries: bool = option(
+        True, "Whether statements are counted and timed for pool.queries.", live=False,
+    )  # fmt: skip
+    slow_query_threshold: float = option(
+        0.0, "A statement that takes longer is logged, with its text, without parameters, and the"
+        " line of code that executed it. 0: none is.",
+        unit=SECONDS, low=0, high=THOUSAND_YEARS,
+    )  # fmt: skip
+    query_report_interval: float = option(
+        0.0, "How often the statements that took most time are logged. 0: never.",
+        unit=SECONDS, low=0, high=THOUSAND_YEARS,
+    )  # fmt: skip
+    n_plus_one_threshold: int = option(
+        10, "A statement that one request, task or command executes more often than this, each time"
+        " with other parameters, counts as an N+1 suspect.",
+        unit="executions", low=1, high=1_000_000,
+    )  # fmt: skip
+    sqlcommenter: bool = option(
+        False, "Whether statements carry a comment, as sqlcommenter writes it, with the route, task"
+        " or command that executes them. Prepared statements carry none.",
+        live=False,
+    )  # fmt: skip
     num_workers: int = option(
         3, "How many threads may stay for background work; more are started for a short time when"
         " several requests wait for connects at once. 0: no thread at all; requests connect by"
@@ -196,7 +226,7 @@ class PoolOptions:
         if not isinstance(raw, Mapping):
             raise OptionsError([f"OPTIONS['pool'] is {raw!r}; it must be True, False or a dict."])
         given = dict(raw)
-        if "min_size" in given and "max_size" not in given and _is_int(given["min_size"]):
+        if "min_size" in given and "max_size" not in given and is_int(given["min_size"]):
             given["max_size"] = max(given["min_size"], 1)
         return cls()._with(given, live_only=False)
 
@@ -272,17 +302,7 @@ def _checked(name: object, value: object, *, live_only: bool) -> object:
     spec: Spec = field.metadata["spec"]
     if live_only and not spec.live:
         raise ValueError(f"{name} cannot be changed while the pool runs; it is set in DATABASES.")
-    if field.type is int:
-        return _number(field.name, value, spec, whole=True)
-    if field.type is float:
-        return float(_number(field.name, value, spec, whole=False))
-    if field.type is str:
-        return _word(field.name, value, spec)
-    if field.name == "evict_on":
-        return _sqlstates(value)
-    if isinstance(value, str) and value in spec.choices:
-        return value
-    return _callable(field.name, value, spec)
+    return checked(field.name, field.type, value, spec)
 
 
 def _unknown(name: object, known: list[str]) -> str:
@@ -291,66 +311,3 @@ def _unknown(name: object, known: list[str]) -> str:
     near = difflib.get_close_matches(str(name), known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(known)}."
     return f"{name!r} is not a pool option; {hint}"
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _number(name: str, value: Any, spec: Spec, *, whole: bool) -> float:
-    right = _is_int(value) or (not whole and isinstance(value, float) and math.isfinite(value))
-    if not right or not _within(value, spec):
-        what = "a whole number" if whole else "a number"
-        unit = f" of {spec.unit}" if spec.unit else ""
-        raise ValueError(
-            f"{name} is {value!r}; it must be {what}{unit} from {spec.low:g} to {spec.high:g}."
-        )
-    return value  # type: ignore[no-any-return]  # an int or a float, as just checked
-
-
-def _within(value: float, spec: Spec) -> bool:
-    return (spec.low is None or value >= spec.low) and (spec.high is None or value <= spec.high)
-
-
-def _word(name: str, value: object, spec: Spec) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{name} is {value!r}; it must be a string.")
-    if spec.choices and value not in spec.choices:
-        allowed = " or ".join(map(repr, spec.choices))
-        raise ValueError(f"{name} is {value!r}; it must be {allowed}.")
-    return value
-
-
-def _sqlstates(value: object) -> tuple[str, ...]:
-    codes = tuple(value) if isinstance(value, list | tuple | set | frozenset) else ()
-    if (value and not codes) or not all(isinstance(c, str) and SQLSTATE.match(c) for c in codes):
-        raise ValueError(
-            f"evict_on is {value!r}; it must be a list of SQLSTATEs such as '57P01', or their"
-            " first characters, such as '08'."
-        )
-    return codes
-
-
-def _callable(name: str, value: object, spec: Spec) -> object:
-    allowed: list[object] = [*spec.choices, None]
-    if name == "check":
-        allowed += [True, False]
-    if value is None and spec.choices:
-        return spec.choices[0]
-    if callable(value) or any(value is other for other in allowed):
-        return value
-    if isinstance(value, str) and ("." in value or not spec.choices):
-        return _imported(name, value)
-    also = "".join(f"{other!r}, " for other in allowed)
-    raise ValueError(f"{name} is {value!r}; it must be {also}a callable or its dotted path.")
-
-
-def _imported(name: str, path: str) -> object:
-    module, _, attribute = path.rpartition(".")
-    try:
-        found: object = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{name} is {path!r}, which cannot be imported: {error}.") from error
-    if not callable(found):
-        raise ValueError(f"{name} is {path!r}, which is not callable: {found!r}.")
-    return found

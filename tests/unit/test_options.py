@@ -5,7 +5,8 @@ import math
 import pytest
 
 from django_psycopg_pooled.errors import OptionsError
-from django_psycopg_pooled.options import PoolOptions, Spec, table
+from django_psycopg_pooled.option_values import Spec
+from django_psycopg_pooled.options import PoolOptions, table
 
 
 @pytest.mark.parametrize("raw", [None, True, {}])
