@@ -1,9 +1,10 @@
 """The statements of this process, each judged once."""
 
-import os
 import threading
-import weakref
+from collections.abc import Callable
+from typing import Any
 
+from django_psycopg_pooled.forking import restart_in_child
 from django_psycopg_pooled.statements.effects import effects_of
 
 LONGEST = 20_000  # characters; a book of longer ones could fill the memory
@@ -12,12 +13,16 @@ LONGEST = 20_000  # characters; a book of longer ones could fill the memory
 class Record:
     """What is known of one text; lives as long as the book keeps it."""
 
-    __slots__ = ("effects", "sql")
+    __slots__ = ("effects", "family", "plan", "sql")
 
     def __init__(self, sql: str) -> None:
         self.sql = sql
         # A plain number: each operation on an IntFlag costs more than looking the record up.
         self.effects = int(effects_of(sql))
+        # Its figures, shared with all texts of the same fingerprint; found when it is counted.
+        self.family: Any = None
+        # How it is prepared; None if it is not to be. The room `preparing` knows more.
+        self.plan: Any = None
 
 
 class Book:
@@ -35,14 +40,18 @@ class Book:
     Invariant: a text has one record as long as it is kept, and is in one generation only.
     """
 
-    def __init__(self, capacity: int = 2000) -> None:
+    def __init__(
+        self, capacity: int = 2000, plan_for: Callable[[Record], Any] | None = None
+    ) -> None:
+        """*plan_for* gives each new record its plan."""
         if capacity < 2:
             raise ValueError(f"capacity is {capacity!r}; it must be 2 or more.")
         self._half = capacity // 2
+        self._plan_for = plan_for
         self._young: dict[str, Record] = {}
         self._old: dict[str, Record] = {}
-        self.unlock()
-        _books.add(self)
+        self.restart()
+        restart_in_child(self)
 
     def look_up(self, sql: str) -> Record:
         """The record of *sql*. Any thread; waits for other threads' dict operations only.
@@ -52,7 +61,12 @@ class Book:
         record = self._young.get(sql)
         return self._find(sql) if record is None else record
 
-    def unlock(self) -> None:
+    def records(self) -> list[Record]:
+        """All that are kept. Any thread; waits for other threads' dict operations only."""
+        with self._lock:
+            return [*self._young.values(), *self._old.values()]
+
+    def restart(self) -> None:
         """In a child of fork(): a lock that no thread of the parent holds."""
         self._lock = threading.Lock()
 
@@ -68,6 +82,8 @@ class Book:
         if record is not None:
             return record
         judged = Record(sql)  # outside the lock: this may take long
+        if self._plan_for is not None:
+            judged.plan = self._plan_for(judged)
         with self._lock:
             # Critical section: another thread may have judged it as well; the first one's counts.
             return self._kept_locked(sql) or self._keep_locked(judged)
@@ -84,14 +100,3 @@ class Book:
             self._young = {}
         self._young[record.sql] = record
         return record
-
-
-_books: "weakref.WeakSet[Book]" = weakref.WeakSet()
-
-
-def _unlock_all() -> None:
-    for book in list(_books):
-        book.unlock()
-
-
-os.register_at_fork(after_in_child=_unlock_all)
