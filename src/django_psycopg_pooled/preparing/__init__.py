@@ -1,0 +1,1 @@
+"""Which statements run prepared, and since when. Knows no driver: see drivers.preparing."""
