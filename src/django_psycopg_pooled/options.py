@@ -174,7 +174,7 @@ class PoolOptions:
     )  # fmt: skip
     plan_cache_mode: str = option(
         "", "PostgreSQL's setting of that name, for every session of the pool. Empty: the server's"
-        " own.",
+        " own. It is sent at the start of a session, so it cannot hold behind a pooler.",
         choices=("", "auto", "force_generic_plan", "force_custom_plan"), live=False,
     )  # fmt: skip
     track_queries: bool = option(

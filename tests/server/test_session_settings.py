@@ -245,3 +245,13 @@ def test_a_setting_survives_a_time_zone_change_in_another_thread(databases: Data
     check: Callable[[], str] = lambda: time_zone(wrapper(connection.alias))  # noqa: E731
     assert time_zone(connection) == "Asia/Tokyo"
     assert in_thread(check) == "Asia/Tokyo"
+
+
+def test_the_plan_cache_mode_of_a_pool_holds_for_every_borrower_and_after_a_reset(
+    databases: Databases,
+) -> None:
+    connection = databases.add(pool={"plan_cache_mode": "force_custom_plan"})
+    assert value(connection, "SHOW plan_cache_mode") == "force_custom_plan"
+    with connection.cursor() as cursor:
+        cursor.execute("SET plan_cache_mode = auto")
+    assert value(again(connection), "SHOW plan_cache_mode") == "force_custom_plan"

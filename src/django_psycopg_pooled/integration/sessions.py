@@ -134,12 +134,15 @@ class Sessions:
         return self._credentials.params() if self._credentials is not None else {}
 
     def _startup(self, params: dict[str, Any]) -> dict[str, Any]:
-        """The time zone in the start-up packet: no SET for it, and RESET ALL returns to it."""
-        zone = self._identity.time_zone
-        if not zone or not self._takes_startup_options:
+        """Settings in the start-up packet: no SET for them, and RESET ALL returns to them."""
+        wanted = {
+            "TimeZone": self._identity.time_zone,
+            "plan_cache_mode": self._options.plan_cache_mode,
+        }
+        settings = [f"-c {name}={_escaped(value)}" for name, value in wanted.items() if value]
+        if not settings or not self._takes_startup_options:
             return {}
-        escaped = zone.replace("\\", "\\\\").replace(" ", "\\ ")
-        return {"options": f"{params.get('options', '')} -c TimeZone={escaped}".strip()}
+        return {"options": " ".join([params.get("options", ""), *settings]).strip()}
 
     def _new_session(self) -> WatchedSession:
         session = WatchedSession(self._book, DRIVER)
@@ -166,3 +169,8 @@ class Sessions:
         wrapper.timezone = self._timezone
         wrapper.timezone_name = self._identity.time_zone
         return wrapper
+
+
+def _escaped(value: str) -> str:
+    """As libpq's `options` takes a value."""
+    return value.replace("\\", "\\\\").replace(" ", "\\ ")
