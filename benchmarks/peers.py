@@ -94,6 +94,9 @@ PEERS: Sequence[Peer] = (
     Peer(OURS, "django_psycopg_pooled.backends.postgresql", _option_pool),
 )
 
+# Not a way that anybody would hold connections: only the cycle's, beside OURS.
+UNWATCHED = Peer("ours, unwatched", "benchmarks.unwatched", _option_pool)
+
 LEGEND = (
     "unpooled: CONN_MAX_AGE=0. persistent: CONN_MAX_AGE=None and never closed, a connection a"
     " thread. native: Django's own OPTIONS['pool'], without and with CONN_HEALTH_CHECKS."

@@ -1,0 +1,1 @@
+"""A Django ENGINE: our backend that watches neither loans nor statements."""
