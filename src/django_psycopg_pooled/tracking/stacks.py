@@ -30,30 +30,37 @@ def capture(skip: int = 0) -> RawStack:
     skip   frames to leave out, the caller of capture() being the first
 
     Ends at the second library frame in a row beyond the user's line: one is a decorator, such as
-    atomic's, two are the framework. Does not block. Worst case: 60 frames, 0.1 us each.
+    atomic's, two are the framework. Does not block. Worst case: 60 frames to the user's line and 18
+    beyond, 0.1 us each, and twice that between queries.
     Source: psycopg's pool spike; pairs of (code, f_lasti) cost 4.1 us for 20 frames of any kind,
     against 55 us for traceback.extract_stack().
     """
-    raw: list[tuple[CodeType, int]] = []
+    frame = _users_frame(_getframe(skip + 1))
+    if frame is None:
+        return _innermost(_getframe(skip + 1))
+    raw = [(frame.f_code, frame.f_lasti)]
+    users = _users_files
     stranger = False
-    library = _library_files
-    frame: FrameType | None = _getframe(skip + 1)
-    for _ in _DEPTH:
-        if frame is None:
-            break
+    while (frame := frame.f_back) is not None:
         code = frame.f_code
-        # By the name of its file: a string keeps its hash, a code object has none to keep.
-        if code.co_filename not in library and _is_users(code.co_filename):
+        if code.co_filename in users or _is_users(code.co_filename):
             raw.append((code, frame.f_lasti))
             if len(raw) == _RECORDED:
                 break
             stranger = False
-        elif raw:
-            if stranger:
-                break
+        elif stranger:
+            break
+        else:
             stranger = True
-        frame = frame.f_back
-    return raw or _innermost(_getframe(skip + 1))
+    return raw
+
+
+def capture_line(skip: int = 0) -> RawStack:
+    """The user's innermost line alone, for every statement: half of what capture() costs."""
+    frame = _users_frame(_getframe(skip + 1))
+    if frame is None:
+        return _innermost(_getframe(skip + 1))
+    return ((frame.f_code, frame.f_lasti),)
 
 
 def live(thread_id: int) -> RawStack | None:
@@ -93,6 +100,20 @@ def key(raw: RawStack) -> tuple[str, str, int]:
     code, lasti = _own(raw)
     # Not the code's id: another code may have it when this one is gone.
     return code.co_filename, code.co_qualname, _line(code, lasti)
+
+
+def _users_frame(frame: FrameType | None) -> FrameType | None:
+    """The innermost frame of the user's, *frame* or one of those that led there."""
+    library = _library_files
+    for _ in _DEPTH:
+        if frame is None:
+            return None
+        # By the name of its file: a string keeps its hash, a code object has none to keep.
+        filename = frame.f_code.co_filename
+        if filename not in library and _is_users(filename):
+            return frame
+        frame = frame.f_back
+    return None
 
 
 def _innermost(frame: FrameType | None) -> RawStack:
