@@ -51,6 +51,7 @@ class PooledWrapper(EarlyRelease):
     _pool: Pool | None = None
     _identity: Identity | None = None
     isolation_level: Any
+    _thread_sharing_count: int  # Django's
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -133,7 +134,8 @@ class PooledWrapper(EarlyRelease):
         if self._lease is not None:
             self._give_back()  # somebody has taken `connection` away without close()
         own = self._thread_ident == get_ident()  # not so in a thread that Django is about to refuse
-        lease = pool.checkout(bound=own and not self.allow_thread_sharing)
+        # Not `allow_thread_sharing`, which takes a lock to read the same number.
+        lease = pool.checkout(bound=own and not self._thread_sharing_count)
         self._lease, self._lender = lease, pool
         return lease.connection
 
