@@ -1,0 +1,1 @@
+"""How often, how long: numbers that can be added up over threads, processes and machines."""
