@@ -55,14 +55,6 @@ def capture(skip: int = 0) -> RawStack:
     return raw
 
 
-def capture_line(skip: int = 0) -> RawStack:
-    """The user's innermost line alone, for every statement: half of what capture() costs."""
-    frame = _users_frame(_getframe(skip + 1))
-    if frame is None:
-        return _innermost(_getframe(skip + 1))
-    return ((frame.f_code, frame.f_lasti),)
-
-
 def live(thread_id: int) -> RawStack | None:
     """Where that thread is just now: its innermost frames, the user's among them if there is one.
 
