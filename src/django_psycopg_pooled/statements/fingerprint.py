@@ -33,7 +33,9 @@ _PIECE = re.compile(
           (?! [eEbBxXnN]' | [uU]&' ) [{_LETTER}] [{_LETTER}0-9$]*+
         | "(?: [^"]++ | "" )*+ "
         | \$ [0-9]++ (?! [{_LETTER}$] )
-        | [^'"$0-9./\-{_LETTER} \t\n\r\f\v]++
+        | [^'"$%0-9./\-{_LETTER} \t\n\r\f\v]++
+        # A placeholder's name may be anything to the driver; with a quote in it, reading stops.
+        | %% | % (?! \( ) | %\( [A-Za-z_]\w*+ \) | % (?= \( [^()'"$/\-]*+ \) )
         | [ ] (?! [ \t\n\r\f\v/\-] )
         | \. (?! [0-9] ) | / (?! \* ) | - (?! - ) )++ )
     | (?P<gap> (?: {_SPACE}++ | --[^\n\r]*+ | {_COMMENT} )++ )
@@ -80,7 +82,10 @@ _OPEN_LIST = re.compile(
     _FLAGS,
 )
 # Django's names for savepoints and for cursors on the server.
-_MADE_UP = re.compile(r"\bs[0-9]++_x[0-9]++\b|\b_django_curs_\w++", re.ASCII)
+_PART = rf"[{_LETTER}0-9$]"
+_MADE_UP = re.compile(
+    rf"(?<!{_PART})(?:s[0-9]++_x[0-9]++(?!{_PART})|_django_curs_{_PART}++)", re.ASCII
+)
 _SET = re.compile(
     r"\A(SET\ (?:(?:SESSION|LOCAL)\ )?(?:ROLE\ |[\w.]++(?:\ ?=\ ?|\ TO\ ))).++", _FLAGS
 )
