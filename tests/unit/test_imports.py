@@ -30,7 +30,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "tables": ({"snapshots"}, set()),
     "query_tables": ({"query_facts", "tables"}, set()),
     "runtime": ({"clock"}, set()),
+    "prepared_facts": (set(), set()),
     "drivers": ({"errors", "session"}, set()),
+    "drivers.psycopg3_binding": ({"drivers"}, {"psycopg"}),
+    "drivers.psycopg2_binding": ({"drivers"}, {"psycopg2"}),
     "drivers.psycopg3": ({"errors", "session", "drivers"}, {"psycopg"}),
     "drivers.psycopg2": ({"errors", "session", "drivers"}, {"psycopg2"}),
     "pool": (
@@ -48,6 +51,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         },
         set(),
     ),
+    "preparing": ({"clock", "drivers", "forking", "prepared_facts", "statements"}, set()),
     "statements": ({"session", "forking", "stats", "query_facts"}, set()),
     "tracking": (set(), set()),
     "testing": ({"errors", "session", "runtime", "drivers"}, set()),

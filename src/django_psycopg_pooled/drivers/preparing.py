@@ -28,8 +28,12 @@ class Binding(Protocol):
     def unavailable(self) -> str:
         """Why this version of the driver cannot do it; empty if it can."""
 
+    @property
+    def unknown(self) -> Any:
+        """The type of a string among Types; a NULL of which no more is known is declared so too."""
+
     def statement(self, name: str, sql: str, types: Types, plan_cache_mode: str) -> Any:
-        """*sql* with the driver's %s, to be prepared under *name*; a type None is declared unknown.
+        """*sql* with the driver's %s, to be prepared under *name*. No None among its *types*.
 
         *plan_cache_mode*, if any, holds for its executions, and for nothing else.
         """
@@ -60,7 +64,10 @@ class Binding(Protocol):
         """
 
     def close(self, cursor: Any, statement: Any) -> None:
-        """Have the connection forget it. Raises the driver's exception."""
+        """Have the connection forget it; also in a transaction, and if it is not there.
+
+        Raises the driver's exception if the connection is lost.
+        """
 
     def in_transaction(self, connection: Any) -> bool:
         """Whether a failing statement would cost the user a transaction. No round trip.

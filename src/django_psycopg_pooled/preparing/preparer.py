@@ -1,0 +1,355 @@
+"""The one who decides, for each execution of a pool's statements, whether it runs prepared."""
+
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, Protocol
+
+from django_psycopg_pooled.clock import SYSTEM_CLOCK, Clock
+from django_psycopg_pooled.drivers.preparing import Binding, Plain, is_refusal
+from django_psycopg_pooled.forking import restart_in_child
+from django_psycopg_pooled.prepared_facts import PreparedFacts
+from django_psycopg_pooled.preparing import blocks
+from django_psycopg_pooled.preparing.holdings import Held, Holdings
+from django_psycopg_pooled.preparing.plan import (
+    MOST_VARIANTS,
+    Doubt,
+    Plan,
+    Target,
+    Variant,
+    Way,
+)
+from django_psycopg_pooled.preparing.report import facts_of
+from django_psycopg_pooled.preparing.texts import misplacement, objection, placeholders
+
+logger = logging.getLogger(__name__)
+
+PLAIN: Literal["plain"] = "plain"
+PREPARED: Literal["prepared"] = "prepared"
+MOST_PLANS = 1000  # that are remembered beside the book
+NOT_THERE, THERE_ALREADY = "26000", "42P05"
+NO_RIGHT = "42501"
+NEVER = float("inf")
+CACHE_MODES = ("", "auto", "force_generic_plan", "force_custom_plan")
+
+
+class Planned(Protocol):
+    """A record of the book of statements."""
+
+    sql: str
+    effects: int
+    plan: Any
+
+
+class Records(Protocol):
+    def records(self) -> Iterable[Planned]: ...
+
+
+class Preparer:
+    """Lives as long as its pool. Any thread; blocks for round trips of execute() only.
+
+    Guards: `_lock` guards adding to `_plans`, and `_off`. Lock order: none is held with another.
+    """
+
+    def __init__(
+        self,
+        binding: Binding | None,
+        *,
+        name: str,
+        mode: str | bool,
+        threshold: int = 5,
+        prepared_max: int = 100,
+        shown: Callable[[str], str],
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        """A preparer of the pool *name*.
+
+        binding   the driver's; None prepares nothing
+        mode      "auto", "registered" or False
+        shown     a text as people may see it: without literals
+        """
+        self._binding: Any = binding
+        self._name = name
+        self._auto = mode == "auto"
+        self._threshold = threshold
+        self._max = prepared_max
+        self._shown = shown
+        self._now = clock.monotonic
+        self._off = not mode or binding is None
+        # Something that we did not cause has befallen a statement: ask who answers.
+        self._wonders = False
+        # Texts that were prepared, denied or registered: a flood of others makes nobody forget it.
+        self._plans: dict[str, Plan] = {}
+        self._holdings: weakref.WeakValueDictionary[int, Holdings] = weakref.WeakValueDictionary()
+        # Whose records must be told when a text gets or loses its plan.
+        self.book: Records | None = None
+        self.restart()
+        restart_in_child(self)
+        impossible = binding.unavailable if binding is not None else ""
+        if impossible and not self._off:
+            self._off = True
+            logger.warning("pool %r prepares no statements: %s", name, impossible)
+        blocks.listen(self)
+
+    def restart(self) -> None:
+        """In a child of fork(): locks that no thread of the parent holds."""
+        self._lock = threading.Lock()
+        for plan in list(self._plans.values()):
+            plan.restart()
+
+    @property
+    def off(self) -> bool:
+        """Whether nothing is prepared."""
+        return self._off
+
+    def holdings(self) -> Holdings:
+        """For a new connection's session."""
+        holdings = Holdings()
+        self._holdings[id(holdings)] = holdings
+        return holdings
+
+    def plan_for(self, record: Planned) -> Plan | None:
+        """How the text of *record* is to be run; None if as it is. Called once a record."""
+        if self._off or record.effects or "%s" not in record.sql:
+            return None
+        sql = record.sql
+        known = self._plans.get(sql)
+        if known is not None:
+            return None if known.way is Way.DENIED else known
+        if not self._auto and not blocks.are_used():
+            return None
+        if objection(sql, registered=False):
+            return None
+        return self._new_plan(sql, None, self._threshold if self._auto else NEVER)
+
+    def execute(self, cursor: Any, plain: Plain, plan: Plan, query: Any, params: Any) -> str:
+        """Run *query*, whose record has *plan*, in one way or the other; say in which.
+
+        plain   the cursor's execute(query, params) below this one
+        """
+        if plan.way is not Way.PREPARED and not self._turns_to_preparing(plan):
+            return self._as_it_is(plain, plan, query, params)
+        bound = self._binding.bind(cursor, query, params)
+        if bound is None:
+            plain(query, params)
+            return PLAIN
+        types, values = bound
+        variant = plan.variants.get(types) or self._new_variant(plan, types)
+        if variant is None:
+            return self._as_it_is(plain, plan, query, params)
+        holdings: Holdings = cursor.connection._pool_session.prepared
+        held = holdings.get(variant)
+        if held is None or held.runs is not variant.statement:
+            held = self._ready(cursor, plan, variant, holdings)
+            if held is None:
+                return self._as_it_is(plain, plan, query, params)
+        began = self._now()
+        try:
+            self._binding.run(cursor, plain, query, held.runs, values)
+        except Exception as error:
+            if not self._is_healed(cursor, plan, variant, holdings, error):
+                raise
+        else:
+            now = self._now()
+            held.ran(now - began, now)
+            holdings.move_to_end(variant)
+            return PREPARED
+        # Nothing was done, and no transaction is lost: the user sees nothing of it.
+        plain(query, params)
+        if variant in holdings:
+            plan.outdated(variant, held.statement, self._now())
+        return PLAIN
+
+    def register(
+        self, sql: str, name: str | None = None, plan_cache_mode: str | None = None
+    ) -> None:
+        """Prepare *sql* from its first execution on: the text that Django executes, with its %s.
+
+        Raises ValueError for an unknown plan_cache_mode.
+        """
+        if plan_cache_mode not in (None, *CACHE_MODES):
+            raise ValueError(
+                f"plan_cache_mode is {plan_cache_mode!r}; it must be one of {CACHE_MODES}."
+            )
+        plan = self._new_plan(sql, Target(name or "", plan_cache_mode or ""), 0)
+        if reason := objection(sql, registered=True):
+            plan.deny(reason, self._now())
+        with self._lock:
+            self._plans[sql] = plan
+        self._tell_book(sql)
+
+    def bump(self) -> None:
+        """The schema may have changed: every statement is prepared anew when it is next used."""
+        for plan in list(self._plans.values()):
+            plan.bump()
+
+    def report(self) -> list[PreparedFacts]:
+        """What is prepared, denied and demoted, most used first. Does not block."""
+        held: dict[Plan, list[Held]] = {}
+        for holdings in list(self._holdings.values()):
+            for each in holdings.all():
+                held.setdefault(each.plan, []).append(each)
+        now = self._now()
+        facts = [
+            facts_of(plan, held.get(plan, []), self._shown(plan.sql), now)
+            for plan in list(self._plans.values())
+        ]
+        return sorted(facts, key=lambda each: each.hits, reverse=True)
+
+    def blocks_are_used(self) -> None:
+        """In mode "registered" every text may be met in a block from now on."""
+        if not self._off and not self._auto:
+            self._tell_book(None)
+
+    def _new_plan(self, sql: str, target: Target | None, threshold: float) -> Plan:
+        return Plan(sql, self._binding, placeholders(sql), threshold, target, self._now())
+
+    def _turns_to_preparing(self, plan: Plan) -> bool:
+        """Whether a text that was not prepared until now is from now on."""
+        if plan.way is Way.COUNTING:
+            if plan.calls < plan.threshold and not blocks.inside():
+                return False
+            reason = misplacement(plan.sql)
+            if reason:
+                plan.deny(reason, self._now())
+            if not self._remembers(plan) or reason:
+                self._tell_book(plan.sql)
+                return False
+        return plan.promote(self._now())
+
+    def _remembers(self, plan: Plan) -> bool:
+        """Keep *plan* beyond its record; False if another plan of its text is kept already."""
+        with self._lock:
+            if len(self._plans) >= MOST_PLANS and plan.sql not in self._plans:
+                for sql, kept in list(self._plans.items()):
+                    if kept.target is None:
+                        del self._plans[sql]
+                        break
+            return self._plans.setdefault(plan.sql, plan) is plan
+
+    def _as_it_is(self, plain: Plain, plan: Plan, query: Any, params: Any) -> str:
+        if not params or plan.way is Way.DEMOTED or plan.threshold == NEVER:
+            plain(query, params)
+            return PLAIN
+        began = self._now()
+        plain(query, params)
+        now = self._now()
+        if doubt := plan.doubt:
+            # It can be executed, but not prepared.
+            plan.doubt = None
+            plan.deny(doubt.reason, now, doubt.sqlstate)
+        plan.counted(now - began, now)
+        if plan.news:
+            self._tell(plan)
+        return PLAIN
+
+    def _tell(self, plan: Plan) -> None:
+        """It was demoted or denied just now: tell whom it concerns, once."""
+        plan.news = False
+        level = logging.WARNING if plan.way is Way.DEMOTED else logging.INFO
+        logger.log(
+            level,
+            "pool %r: a statement runs %s, for %s%s: %s", self._name, plan.way.value, plan.reason,
+            plan.sqlstate and f" ({plan.sqlstate})", self._shown(plan.sql),
+        )  # fmt: skip
+        if plan.way is Way.DENIED:
+            self._remembers(plan)
+            self._tell_book(plan.sql)
+
+    def _new_variant(self, plan: Plan, types: Any) -> Variant | None:
+        if len(types) != plan.placeholders:
+            return None  # plain execution says so
+        variant = plan.variant(types)
+        if variant is None:
+            reason = f"it comes with more than {MOST_VARIANTS} combinations of parameter types"
+            plan.deny(reason, self._now())
+        return variant
+
+    def _ready(self, cursor: Any, plan: Plan, variant: Variant, holdings: Holdings) -> Held | None:
+        """Have *variant* prepared on this connection; None if it is to run as it is this time."""
+        binding = self._binding
+        statement = variant.statement
+        held = holdings.pop(variant, None)
+        if held is not None and held.rests and held.statement is statement:
+            held.rests, held.runs = False, statement
+            holdings[variant] = held
+            return None
+        if held is not None:  # outdated, or interrupted while it was prepared
+            binding.close(cursor, held.statement)
+        while len(holdings) >= self._max:
+            binding.close(cursor, holdings.popitem(last=False)[1].statement)
+        if self._wonders and self._is_elsewhere(cursor):
+            return None
+        inside = binding.in_transaction(cursor.connection)
+        guarded = inside and not variant.proven
+        plan.doubt = None
+        holdings[variant] = held = Held(plan, statement)
+        try:
+            binding.prepare(cursor, statement, guarded=guarded)
+        except Exception as error:
+            code = binding.sqlstate(error)
+            if not is_refusal(code):
+                raise
+            lost = inside and not guarded  # the transaction
+            if code == THERE_ALREADY:
+                # Its name says that it is the same; but we have not prepared it.
+                self._wonders = True
+                if lost:
+                    raise
+                if self._is_elsewhere(cursor):
+                    return None
+            else:
+                del holdings[variant]
+                if lost:
+                    plan.outdated(variant, statement, self._now())
+                    raise
+                plan.doubt = Doubt(f"it cannot be prepared: {type(error).__name__}", code)
+                return None
+        variant.proven = True
+        held.runs = statement
+        return held
+
+    def _is_healed(
+        self, cursor: Any, plan: Plan, variant: Variant, holdings: Holdings, error: Exception
+    ) -> bool:
+        """Whether *error* says that the statement is stale, and it can be run as it is instead."""
+        binding = self._binding
+        code = binding.sqlstate(error)
+        idle = bool(binding.is_idle(cursor.connection))
+        if code == NOT_THERE:
+            # Somebody has taken them away, and hardly this one alone.
+            holdings.clear()
+            self._wonders = True
+            if idle:
+                self._is_elsewhere(cursor)
+            return idle
+        outdated = binding.is_outdated_plan(error)
+        if not outdated and (not code.startswith("42") or code == NO_RIGHT):
+            return False
+        if outdated or not idle:
+            plan.outdated(variant, holdings[variant].statement, self._now())
+        return idle
+
+    def _is_elsewhere(self, cursor: Any) -> bool:
+        """Whether a pooler changes the session under us; then nothing is prepared any more."""
+        self._wonders = False
+        if self._binding.is_elsewhere(cursor):
+            with self._lock:
+                first, self._off = not self._off, True
+            if first:
+                self._tell_book(None)
+                logger.warning(
+                    "pool %r prepares no statements from now on: a pooler stands between, and the"
+                    ' next statement may meet another session. Set pooler="pgbouncer"; or have'
+                    " PgBouncer >= 1.21 with max_prepared_statements > 0, and set nothing.",
+                    self._name,
+                )
+        return self._off
+
+    def _tell_book(self, sql: str | None) -> None:
+        """Have the records of *sql*, or all, ask for their plans once more."""
+        if self.book is not None:
+            for record in self.book.records():
+                if sql is None or record.sql == sql:
+                    record.plan = self.plan_for(record)
