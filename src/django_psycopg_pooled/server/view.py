@@ -1,0 +1,129 @@
+"""All that the server says of its sessions, in one round trip."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache
+from typing import Any, TypeVar
+
+from django_psycopg_pooled.server import Query
+from django_psycopg_pooled.server.blocking import blocking_trees
+from django_psycopg_pooled.server.locks import awaited, strongest_first
+from django_psycopg_pooled.server.statements import FACTS, IDENTITY, SET_UP
+from django_psycopg_pooled.server_facts import (
+    BackendFacts,
+    HolderFacts,
+    PreparedFacts,
+    ServerFacts,
+    Who,
+)
+
+T = TypeVar("T")
+
+
+def set_up(query: Query) -> None:
+    """Give the session behind *query* time limits, so that looking never hangs; one round trip.
+
+    Once for each connection. Not behind a pooler that shares sessions: they would stay.
+    """
+    query(SET_UP, ())
+
+
+def identity(query: Query) -> tuple[int, int]:
+    """What the session behind *query* is joined by: (pid, backend_start_us). One round trip."""
+    [(pid, started)] = query(IDENTITY, ())
+    return int(pid), int(started)
+
+
+def read_server(
+    query: Query, fingerprint: Callable[[str], str], driver_pid: int | None = None
+) -> ServerFacts:
+    """The server's sessions now. One round trip; waits for no lock of a user's.
+
+    fingerprint   takes the literals out of a statement. `str` leaves them in: only for people
+                  who may see what is in the tables
+    driver_pid    the process id that the driver has of the session behind *query*, if known: a
+                  pooler in between gives another than the server's
+
+    Raises what *query* raises.
+    """
+    [(text,)] = query(FACTS, ())
+    raw = json.loads(text)
+    waits = {row["pid"]: row for row in raw["waits"]}
+    redacted = cache(fingerprint)  # for this look: most sessions of a fleet run the same few
+    backends = tuple(_backend(row, waits, redacted) for row in raw["backends"])
+    behind: dict[Who, list[Who]] = {b.pid: [h.who for h in b.behind] for b in backends if b.behind}
+    trees, cycles = blocking_trees(behind)
+    pooler_between = driver_pid is not None and driver_pid != raw["pid"]
+    return ServerFacts(
+        server_pid=raw["pid"],
+        database=raw["database"],
+        version=raw["version"],
+        backends=backends,
+        prepared=tuple(PreparedFacts(*row) for row in raw["prepared"]),
+        blocking=trees,
+        cycles=cycles,
+        pooler_between=pooler_between,
+        problems=(
+            *_what_is_hidden(backends, raw["role"]),
+            *_what_is_between(pooler_between, driver_pid, raw["pid"]),
+        ),
+    )
+
+
+def joined(facts: ServerFacts, loans: Mapping[tuple[int, int], T]) -> dict[int, T]:
+    """By pid those of *loans*, with (pid, backend_start_us) as keys, whose session is there."""
+    return {
+        b.pid: loans[b.pid, b.backend_start_us]
+        for b in facts.backends
+        if b.backend_start_us is not None and (b.pid, b.backend_start_us) in loans
+    }
+
+
+def _backend(
+    row: list[Any], waits: Mapping[int, dict[str, Any]], redacted: Callable[[str], str]
+) -> BackendFacts:
+    facts = BackendFacts(*row)
+    wait = waits.get(facts.pid)
+    return replace(
+        facts,
+        query=redacted(facts.query),
+        waits_for=awaited(wait) if wait else None,
+        behind=_holders(wait) if wait else (),
+        behind_count=(wait["holder_count"] or wait["queue_count"]) if wait else 0,
+    )
+
+
+def _holders(wait: Mapping[str, Any]) -> tuple[HolderFacts, ...]:
+    """Who has the lock; those who only queue for it in front if nobody else is in the way."""
+    if wait["holders"]:
+        return tuple(
+            HolderFacts(pid or gid or "", strongest_first(modes), queued=False)
+            for pid, gid, modes in wait["holders"]
+        )
+    # One pid may be there twice: the workers of a parallel query count as their leader.
+    return tuple(HolderFacts(pid or "", (), queued=True) for pid in dict.fromkeys(wait["queue"]))
+
+
+def _what_is_hidden(backends: tuple[BackendFacts, ...], role: str) -> list[str]:
+    hidden = sum(b.hidden for b in backends)
+    if not hidden:
+        return []
+    return [
+        f"{hidden} of {len(backends)} sessions belong to roles that {role} may not look into:"
+        " their state, statement, age and address are missing, and they cannot be ended from"
+        " here. Whom they block is shown all the same."
+        f" To see them: GRANT pg_read_all_stats TO {role};"
+    ]
+
+
+def _what_is_between(pooler: bool, driver_pid: int | None, server_pid: int) -> list[str]:
+    if not pooler:
+        return []
+    return [
+        f"A pooler is in between: the driver was told process {driver_pid}, the server answers as"
+        f" process {server_pid}. Sessions, locks and who blocks whom are the server's and right;"
+        " which line of Python a session works for cannot be told. To see that, let the page or"
+        " the command connect, and the pools too, to the server itself; or go by"
+        " application_name."
+    ]
