@@ -11,6 +11,9 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Seconds that never go back; for durations and deadlines."""
 
+    def wall(self) -> float:
+        """Seconds since 1970, for people: it may be set back."""
+
     def wait(self, signal: threading.Lock, seconds: float) -> bool:
         """Block until somebody releases *signal* (True) or *seconds* have passed (False)."""
 
@@ -23,6 +26,7 @@ class SystemClock:
 
     # Functions of C, kept as they are: a method of ours around them would cost more than they do.
     monotonic = staticmethod(time.monotonic)
+    wall = staticmethod(time.time)
     sleep = staticmethod(time.sleep)
 
     @staticmethod

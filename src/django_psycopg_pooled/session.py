@@ -51,6 +51,7 @@ class Session:
         "last",
         "shape",
         "unread",
+        "waited",
         "wanted",
         "watched",
         "watching",
@@ -71,6 +72,8 @@ class Session:
         self.held: list[Any] = []
         # Where the last statement was executed, raw; see Observer.
         self.last: Any = None
+        # Seconds that the borrower waited for it, until its first statement has been written down.
+        self.waited = 0.0
         # What the driver's connection looked like before anybody had it; see Driver.shape().
         self.shape: Any = None
         # A reset was sent, and its answer has not been read.

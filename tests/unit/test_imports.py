@@ -52,10 +52,13 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "preparing": ({"clock", "drivers", "forking", "prepared_facts", "statements"}, set()),
-    "statements": ({"session", "forking", "stats", "query_facts"}, set()),
+    "statements": ({"clock", "session", "forking", "stats", "query_facts"}, set()),
     "tracking": (set(), set()),
     "testing": ({"errors", "session", "runtime", "drivers"}, set()),
-    "execution": ({"session", "drivers", "statements", "tracking"}, set()),
+    "execution": (
+        {"clock", "options", "session", "drivers", "statements", "preparing", "tracking"},
+        set(),
+    ),
     # Below this line Django is imported, and nowhere above it.
     "integration": (
         {
@@ -69,6 +72,12 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
             "drivers",
             "drivers.psycopg3",
             "drivers.psycopg2",
+            "drivers.psycopg3_binding",
+            "drivers.psycopg2_binding",
+            "prepared_facts",
+            "query_facts",
+            "query_tables",
+            "preparing",
             "statements",
             "tracking",
             "execution",

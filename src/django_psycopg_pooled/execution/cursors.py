@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from django_psycopg_pooled.execution.watched import WatchedSession
+from django_psycopg_pooled.execution.watched import WatchedSession, now
+from django_psycopg_pooled.preparing.preparer import PREPARED
 from django_psycopg_pooled.tracking.stacks import capture
 
 
@@ -17,17 +18,30 @@ class WatchedCursor:
 
     __slots__ = ()
 
-    def execute(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+    def execute(self: Any, query: Any, params: Any = None, **kwargs: Any) -> Any:
         session: WatchedSession = self.connection._pool_session
-        session.last = capture()
+        stack = capture()
+        if session.last is None:
+            session.unit = object()  # a new loan
+        session.last = stack
         record = session.book.look_up(query if type(query) is str else text_of(query, self))
         if record.effects or session.dirt:
             session.before(self.connection, record.effects)
+        failure, prepared = None, False
+        began = now()
         try:
-            return super().execute(query, *args, **kwargs)  # type: ignore[misc]
-        except Exception as error:
-            session.failed(self.connection, error)
+            if record.plan is None or kwargs:
+                return super().execute(query, params, **kwargs)  # type: ignore[misc]
+            plain = super().execute  # type: ignore[misc]
+            way = session.preparer.execute(self, plain, record.plan, query, params)
+            prepared = way == PREPARED
+            return self._executed()
+        except BaseException as error:
+            failure = session.failed(self.connection, error)
             raise
+        finally:
+            if session.journal is not None:
+                session.ran(record, params, began, self.rowcount, failure, prepared)
 
     def executemany(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
         with self._watching(query):
@@ -35,21 +49,32 @@ class WatchedCursor:
 
     @contextmanager
     def _watching(self: Any, query: Any) -> Iterator[None]:
+        """Around what runs one statement in any other way than execute()."""
         session: WatchedSession = self.connection._pool_session
+        if session.last is None:
+            session.unit = object()
         session.last = capture()
         record = session.book.look_up(text_of(query, self))
         session.before(self.connection, record.effects)
+        failure = None
+        began = now()
         try:
             yield
-        except Exception as error:
-            session.failed(self.connection, error)
+        except BaseException as error:
+            failure = session.failed(self.connection, error)
             raise
+        finally:
+            if session.journal is not None:
+                session.ran(record, None, began, self.rowcount, failure, False)
 
 
 class WatchedPsycopgCursor(WatchedCursor):
     """What psycopg 3's cursors have beside that."""
 
     __slots__ = ()
+
+    def _executed(self) -> Any:
+        return self
 
     def stream(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
         with self._watching(query):
@@ -75,9 +100,9 @@ class WatchedServerCursor(WatchedPsycopgCursor):
         """
         self._closed = True
 
-    def execute(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+    def execute(self: Any, query: Any, params: Any = None, **kwargs: Any) -> Any:
         self.connection._pool_session.hold(self)
-        return super().execute(query, *args, **kwargs)
+        return super().execute(query, params, **kwargs)
 
 
 class WatchedPsycopg2Cursor(WatchedCursor):
@@ -95,10 +120,14 @@ class WatchedPsycopg2Cursor(WatchedCursor):
                 return  # abandoned: the next borrower's session knows no such cursor
         super().close()  # type: ignore[misc]
 
-    def execute(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+    def _executed(self) -> None:
+        """execute() returns nothing."""
+
+    # With the argument named as psycopg2 names it.
+    def execute(self: Any, query: Any, vars: Any = None) -> Any:  # type: ignore[override]
         if self.name is not None:
             self.connection._pool_session.hold(self)
-        return super().execute(query, *args, **kwargs)
+        return super().execute(query, vars)
 
     def callproc(self: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
         with self._watching(f"SELECT * FROM {name}()"):

@@ -2,21 +2,37 @@
 
 from typing import Any
 
+from django_psycopg_pooled.clock import SYSTEM_CLOCK
 from django_psycopg_pooled.drivers.protocol import OPEN_TRANSACTION, Driver, TransactionStatus
+from django_psycopg_pooled.preparing.preparer import Preparer
 from django_psycopg_pooled.session import Effect, Session
-from django_psycopg_pooled.statements.book import Book
+from django_psycopg_pooled.statements.book import Book, Record
+from django_psycopg_pooled.statements.journal import FOLD_AT, Execution, Journal
+from django_psycopg_pooled.tracking.labels import current
+
+now = SYSTEM_CLOCK.monotonic
 
 READ_ONLY = "25006"  # read_only_sql_transaction
 
 
 class WatchedSession(Session):
-    """A Session with what its cursors need: the book of statements, and the driver."""
+    """A Session with what its cursors need: the book of statements, the journal, the driver."""
 
-    __slots__ = ("_driver", "book")
+    __slots__ = ("_driver", "book", "journal", "prepared", "preparer", "unit")
 
-    def __init__(self, book: Book, driver: Driver) -> None:
+    def __init__(
+        self, book: Book, driver: Driver, journal: Journal | None, preparer: Preparer
+    ) -> None:
         super().__init__()
         self.book = book
+        # Where executions are written down; None if nowhere.
+        self.journal = journal
+        # Executes the statements whose record has a plan.
+        self.preparer = preparer
+        # What it has prepared here.
+        self.prepared = preparer.holdings()
+        # Stands for the loan where the journal knows no request or task.
+        self.unit: object = None
         self._driver = driver
 
     def before(self, connection: Any, effects: int) -> None:
@@ -29,11 +45,44 @@ class WatchedSession(Session):
         # Outside autocommit the driver begins a transaction with this very statement.
         self.note(effects, in_transaction=inside or (idle and not connection.autocommit))
 
-    def failed(self, connection: Any, error: BaseException) -> None:
-        """A statement has raised *error*."""
+    def failed(self, connection: Any, error: BaseException) -> str:
+        """A statement has raised *error*; its SQLSTATE, or the name of its class if it has none."""
         code = self._driver.sqlstate(error)
-        if code is None or not code.startswith(self.evict_on):
+        if code is None:
+            return type(error).__name__
+        # A borrower may have asked for a transaction that only reads.
+        if code.startswith(self.evict_on) and (
+            code != READ_ONLY or self._driver.serves_reads_only(connection)
+        ):
+            self.dirt |= Effect.OUSTED
+        return code
+
+    def ran(
+        self,
+        record: Record,
+        params: Any,
+        began: float,
+        rows: int,
+        failure: str | None,
+        prepared: bool,
+    ) -> None:
+        """A statement has run, or failed: write it down. On the path of every statement."""
+        elapsed = now() - began
+        journal, work, stack = self.journal, current(), self.last
+        if journal is None:
             return
-        if code == READ_ONLY and not self._driver.serves_reads_only(connection):
-            return  # the borrower asked for a transaction that only reads
-        self.dirt |= Effect.OUSTED
+        try:
+            mark = hash(params if type(params) is tuple else tuple(params))
+        except TypeError:
+            mark = None  # there are none, or some that cannot be told apart
+        trail = journal.trail
+        execution = (
+            record, work or self.unit, work, stack[0],
+            elapsed, rows, self.waited, mark, failure, prepared,
+        )  # fmt: skip
+        self.waited = 0.0
+        trail.append(execution)
+        if elapsed >= journal.slow_after:
+            journal.slow(Execution._make(execution), stack)
+        if len(trail) >= FOLD_AT:
+            journal.fold()

@@ -2,6 +2,7 @@
 
 from django.db.backends.postgresql.psycopg_any import is_psycopg3
 
+from django_psycopg_pooled.drivers.preparing import Binding
 from django_psycopg_pooled.drivers.protocol import Driver
 
 
@@ -16,4 +17,14 @@ def chosen_driver() -> Driver:
     return Psycopg2Driver()
 
 
+def chosen_binding() -> Binding | None:
+    """How that driver prepares statements."""
+    if is_psycopg3:
+        from django_psycopg_pooled.drivers.psycopg3_binding import PsycopgBinding
+
+        return PsycopgBinding()
+    return None
+
+
 DRIVER = chosen_driver()
+BINDING = chosen_binding()

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
+from django_psycopg_pooled.integration.database_pool import DatabasePool
 from django_psycopg_pooled.integration.identity import Identity, target_of
-from django_psycopg_pooled.pool.pool import Pool
 
 
 class Registry:
@@ -25,8 +25,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._held: dict[str, tuple[Pool, Identity]] = {}
-        self._known: list[tuple[str, Identity, weakref.ref[Pool]]] = []
+        self._held: dict[str, tuple[DatabasePool, Identity]] = {}
+        self._known: list[tuple[str, Identity, weakref.ref[DatabasePool]]] = []
         self._gives_back_at_exit = False
 
     def unlock(self) -> None:
@@ -34,8 +34,8 @@ class Registry:
         self._lock = threading.Lock()
 
     def get(
-        self, name: str, identity: Identity, make: Callable[[], Pool], *, alias: str | None
-    ) -> Pool:
+        self, name: str, identity: Identity, make: Callable[[], DatabasePool], *, alias: str | None
+    ) -> DatabasePool:
         """The open pool of that name and identity, made if there is none. Does not block.
 
         alias   the configured alias that holds it; None if none does
@@ -63,13 +63,13 @@ class Registry:
         for pool in closing:
             pool.close()
 
-    def all(self) -> list[Pool]:
+    def all(self) -> list[DatabasePool]:
         """Every open pool."""
         with self._lock:
             pools = [ref() for _, _, ref in self._known]
         return [pool for pool in pools if pool is not None and not pool.closed]
 
-    def _make_locked(self, make: Callable[[], Pool]) -> Pool:
+    def _make_locked(self, make: Callable[[], DatabasePool]) -> DatabasePool:
         if not self._gives_back_at_exit:
             # Drivers warn of a connection that is dropped while open, as one that the main thread
             # has borrowed would be at the interpreter's exit.
@@ -77,7 +77,7 @@ class Registry:
             self._gives_back_at_exit = True
         return make()
 
-    def _find_locked(self, name: str, identity: Identity) -> Pool | None:
+    def _find_locked(self, name: str, identity: Identity) -> DatabasePool | None:
         self._known = [known for known in self._known if _is_open(known[2]())]
         for known_name, known_identity, ref in self._known:
             if known_name == name and known_identity == identity:
@@ -85,7 +85,7 @@ class Registry:
         return None
 
 
-def _is_open(pool: Pool | None) -> bool:
+def _is_open(pool: DatabasePool | None) -> bool:
     return pool is not None and not pool.closed
 
 
@@ -98,16 +98,16 @@ REGISTRY = Registry()
 os.register_at_fork(after_in_child=REGISTRY.unlock)
 
 
-class Pools(Mapping[str, Pool]):
+class Pools(Mapping[str, DatabasePool]):
     """The pools of the configured aliases: `pools["default"]`. Any thread; nothing blocks.
 
     A pool is made when it is first asked for, and opens its connections when it is first used.
     """
 
-    def __getitem__(self, alias: str) -> Pool:
+    def __getitem__(self, alias: str) -> DatabasePool:
         """The alias's pool. KeyError if it has none, ConnectionDoesNotExist for no such alias."""
         pool = getattr(connections[alias], "pool", None)
-        if not isinstance(pool, Pool):
+        if not isinstance(pool, DatabasePool):
             engine = connections[alias].settings_dict["ENGINE"]
             raise KeyError(
                 f"{alias!r} has no pool. Its ENGINE is {engine!r}; it must be one of"
@@ -121,13 +121,13 @@ class Pools(Mapping[str, Pool]):
                 pool = getattr(connections[alias], "pool", None)
             except ImproperlyConfigured:
                 continue  # the system checks and the first use say why
-            if isinstance(pool, Pool):
+            if isinstance(pool, DatabasePool):
                 yield alias
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def all(self) -> list[Pool]:
+    def all(self) -> list[DatabasePool]:
         """Every open pool of this process, also those of copies and of other threads' settings."""
         return REGISTRY.all()
 

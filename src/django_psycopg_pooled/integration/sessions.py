@@ -9,13 +9,13 @@ from typing import Any
 from django.db.backends.postgresql.base import DatabaseWrapper
 
 from django_psycopg_pooled.execution.cursors import watched
+from django_psycopg_pooled.execution.statements import Statements
 from django_psycopg_pooled.execution.watched import READ_ONLY, WatchedSession
 from django_psycopg_pooled.integration.credentials import Credentials
 from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.integration.identity import Identity
 from django_psycopg_pooled.options import PoolOptions
 from django_psycopg_pooled.session import ANYTHING, Effect
-from django_psycopg_pooled.statements.book import Book
 
 logger = logging.getLogger(__name__)
 
@@ -50,13 +50,14 @@ class Sessions:
         identity: Identity,
         timezone: tzinfo | None,
         options: PoolOptions,
+        statements: Statements,
     ) -> None:
         self._wrapper_class = wrapper_class
         self._alias = alias
         self._identity = identity
         self._timezone = timezone
         self._options = options
-        self._book = Book()
+        self._statements = statements
         source = options.credentials
         self._credentials = Credentials(source, options.credentials_ttl) if source else None
         # Whether the server takes settings in the start-up packet: old PgBouncers do not.
@@ -145,7 +146,7 @@ class Sessions:
         return {"options": " ".join([params.get("options", ""), *settings]).strip()}
 
     def _new_session(self) -> WatchedSession:
-        session = WatchedSession(self._book, DRIVER)
+        session = self._statements.session()
         session.watching = watched
         attrs = self._identity.settings["OPTIONS"].get("target_session_attrs")
         session.wanted = attrs if attrs in FOR_WRITING else ""

@@ -17,14 +17,14 @@ from django.db.backends.signals import connection_created
 from django_psycopg_pooled.drivers.protocol import OPEN_TRANSACTION
 from django_psycopg_pooled.errors import OptionsError
 from django_psycopg_pooled.execution.cursors import watch_named
-from django_psycopg_pooled.integration.driver import DRIVER
+from django_psycopg_pooled.execution.statements import Statements
+from django_psycopg_pooled.integration.database_pool import DatabasePool
+from django_psycopg_pooled.integration.driver import BINDING, DRIVER
 from django_psycopg_pooled.integration.identity import Identity, is_pooled
-from django_psycopg_pooled.integration.observer import OBSERVER
 from django_psycopg_pooled.integration.registry import REGISTRY
 from django_psycopg_pooled.integration.release import EarlyRelease
 from django_psycopg_pooled.integration.sessions import Sessions
 from django_psycopg_pooled.options import PoolOptions
-from django_psycopg_pooled.pool.pool import Pool
 
 _wrappers: "weakref.WeakSet[PooledWrapper]" = weakref.WeakSet()
 
@@ -48,7 +48,7 @@ class PooledWrapper(EarlyRelease):
     """
 
     # Set on the instance by the first connect: the pool, and the settings that it is for.
-    _pool: Pool | None = None
+    _pool: DatabasePool | None = None
     _identity: Identity | None = None
     isolation_level: Any
     _thread_sharing_count: int  # Django's
@@ -58,7 +58,7 @@ class PooledWrapper(EarlyRelease):
         _wrappers.add(self)
 
     @property
-    def pool(self) -> Pool | None:
+    def pool(self) -> DatabasePool | None:
         """The Pool that this wrapper borrows from; None if it is not pooled. Does not block.
 
         Raises ImproperlyConfigured that names everything wrong in OPTIONS["pool"].
@@ -169,7 +169,7 @@ class PooledWrapper(EarlyRelease):
         elif self.alias not in RAN_DB_VERSION_CHECK:
             BaseDatabaseWrapper.init_connection_state(self)
 
-    def _announce(self, pool: Pool) -> None:
+    def _announce(self, pool: DatabasePool) -> None:
         """Send connection_created; only for new server sessions, if the option says so."""
         lease = self._lease
         if pool.options.connection_created == "session" and lease is not None:
@@ -280,7 +280,7 @@ class PooledWrapper(EarlyRelease):
         self._pool = self._identity = None
         REGISTRY.close(self.settings_dict)
 
-    def _find_pool(self) -> Pool | None:
+    def _find_pool(self) -> DatabasePool | None:
         """The pool for the settings as they are now; the long way."""
         self._pool = self._identity = None
         if not is_pooled(self.alias, self.settings_dict):
@@ -310,8 +310,9 @@ class PooledWrapper(EarlyRelease):
                 f"DATABASES[{self.alias!r}]['OPTIONS']['pool']: {error}"
             ) from error
 
-    def _make_pool(self, name: str, identity: Identity, options: PoolOptions) -> Pool:
-        sessions = Sessions(self.__class__, self.alias, identity, self.timezone, options)
-        return Pool(
-            name, sessions.open, DRIVER, options, restorer=sessions.restorer, observer=OBSERVER
+    def _make_pool(self, name: str, identity: Identity, options: PoolOptions) -> DatabasePool:
+        statements = Statements(name, DRIVER, BINDING, options)
+        sessions = Sessions(
+            self.__class__, self.alias, identity, self.timezone, options, statements
         )
+        return DatabasePool(name, sessions, statements, options)

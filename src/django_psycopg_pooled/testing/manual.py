@@ -33,6 +33,9 @@ class ManualClock:
     def monotonic(self) -> float:
         return self.now
 
+    def wall(self) -> float:
+        return self.now
+
     def wait(self, signal: threading.Lock, seconds: float) -> bool:
         """Move time, and the work that is due in it, until *signal* is released or time is up."""
         deadline = self.now + seconds
