@@ -19,7 +19,7 @@ class QueryFacts:
     What is 0 calls has 0.0 for its durations.
     """
 
-    sql: str  # the fingerprint: no literal and no parameter is in it
+    text: str  # the fingerprint: no literal and no parameter is in it
     calls: int  # executions, also those that failed
     errors: int
     errors_by_sqlstate: dict[str, int]  # the last few kinds are one: "other"

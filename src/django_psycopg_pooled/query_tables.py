@@ -1,0 +1,90 @@
+"""Facts about statements as text for people and programs. Reads facts only."""
+
+import dataclasses
+import json
+import re
+import textwrap
+from collections.abc import Sequence
+
+from django_psycopg_pooled.query_facts import CallerShare, QueryFacts
+from django_psycopg_pooled.tables import duration
+
+WIDTH = 80
+HEADER = ("calls", "total", "mean", "p95", "rows", "errors")
+_WIDTHS = (12, 10, 10, 10, 12, 8)
+_LINES = 2  # of a statement's text
+_NAMED = 2  # callers, and works
+# Django names every column, which is more than anybody reads.
+_COLUMNS = re.compile(r"\A(SELECT (?:DISTINCT )?).{24,}?( FROM )", re.IGNORECASE)
+
+
+def query_table(pool: str, by: str, period_s: float, queries: Sequence[QueryFacts]) -> str:
+    """Each statement's figures, text, callers and suspects. At most 80 columns but for long names.
+
+    Pool 'default': statements by total_time, of the last 4 min
+
+       calls     total      mean       p95        rows  errors
+       1,204    12.3 s   10.2 ms   31.0 ms      24,080       0
+    SELECT ... FROM "shop_order" WHERE "shop_order"."id" = %s
+    by shop/views.py:88 in checkout (92 %), shop/mail.py:7 in send (8 %)
+    in GET /orders/<int:pk>/ (100 %)
+    N+1: executed too often in 12 requests, tasks or commands; 240 times in one
+    """
+    lines = [f"Pool {pool!r}: statements by {by}, of the last {duration(period_s)}"]
+    if queries:
+        lines += ["", _row(HEADER)]
+    for facts in queries:
+        lines += [_row(_cells(facts)), *_about(facts)]
+    return "\n".join(lines)
+
+
+def query_json(pool: str, queries: Sequence[QueryFacts]) -> str:
+    """The same as JSON: {"pool": ..., "statements": [{"text": ..., "calls": ...}]}."""
+    return json.dumps({"pool": pool, "statements": [dataclasses.asdict(q) for q in queries]})
+
+
+def short_duration(seconds: float) -> str:
+    """A duration for people, from microseconds on: '812 us', '10.2 ms', '3.1 s', '4 min'."""
+    if seconds < 0.000_999_5:
+        return f"{seconds * 1e6:.0f} us"
+    return f"{seconds * 1e3:.1f} ms" if seconds < 0.999_95 else duration(seconds)
+
+
+def _cells(facts: QueryFacts) -> tuple[str, ...]:
+    return (
+        f"{facts.calls:,}",
+        short_duration(facts.total_s),
+        short_duration(facts.mean_s),
+        short_duration(facts.p95_s),
+        f"{facts.rows:,}",
+        f"{facts.errors:,}",
+    )
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "".join(cell.rjust(width) for cell, width in zip(cells, _WIDTHS, strict=True))
+
+
+def _about(facts: QueryFacts) -> list[str]:
+    text = _COLUMNS.sub(r"\1...\2", _printable(facts.text))
+    said = textwrap.wrap(text, WIDTH - 4, max_lines=_LINES, placeholder=" ...")
+    said += _shares("by ", facts.callers) + _shares("in ", facts.works)
+    if facts.n_plus_one:
+        said.append(
+            f"N+1: executed too often in {facts.n_plus_one:,} requests, tasks or commands;"
+            f" {facts.n_plus_one_most:,} times in one"
+        )
+    if facts.errors:
+        codes = facts.errors_by_sqlstate.items()
+        said.append("errors: " + ", ".join(f"{times:,} x {code}" for code, times in codes))
+    return [f"  {line}" for line in said]
+
+
+def _shares(word: str, shares: Sequence[CallerShare]) -> list[str]:
+    named = [f"{_printable(s.text)} ({s.share:.0%})".replace("%)", " %)") for s in shares[:_NAMED]]
+    return [word + ", ".join(named)] if named else []
+
+
+def _printable(text: str) -> str:
+    """Raw SQL may speak to the terminal, and a file may have any name."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
