@@ -46,6 +46,10 @@ class Held:
             if expected is None or hits % REST_EVERY == 0:
                 self.rests, self.runs = True, None
 
+    def doubtful(self) -> None:
+        """It may not be there any more, as after an interruption while it was prepared."""
+        self.runs, self.rests = None, False
+
     def _hand_in(self, now: float) -> None:
         count, spent = self._count, self._spent
         self._count, self._spent = 0, 0.0

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal, Protocol
 
 from django_psycopg_pooled.clock import SYSTEM_CLOCK, Clock
-from django_psycopg_pooled.drivers.preparing import Binding, Plain, is_refusal
+from django_psycopg_pooled.drivers.preparing import Binding, Plain
 from django_psycopg_pooled.forking import restart_in_child
 from django_psycopg_pooled.prepared_facts import PreparedFacts
 from django_psycopg_pooled.preparing import blocks
 from django_psycopg_pooled.preparing.holdings import Held, Holdings
+from django_psycopg_pooled.preparing.keeper import Keeper
 from django_psycopg_pooled.preparing.plan import (
     MOST_VARIANTS,
-    Doubt,
     Plan,
     Target,
     Variant,
@@ -28,9 +28,8 @@ logger = logging.getLogger(__name__)
 PLAIN: Literal["plain"] = "plain"
 PREPARED: Literal["prepared"] = "prepared"
 MOST_PLANS = 1000  # that are remembered beside the book
-NOT_THERE, THERE_ALREADY = "26000", "42P05"
-NO_RIGHT = "42501"
 NEVER = float("inf")
+ABSENT: Any = None  # no binding, which nothing asks for then
 CACHE_MODES = ("", "auto", "force_generic_plan", "force_custom_plan")
 
 
@@ -69,16 +68,14 @@ class Preparer:
         mode      "auto", "registered" or False
         shown     a text as people may see it: without literals
         """
-        self._binding: Any = binding
+        self._binding: Any = binding or ABSENT
+        self._keeper = Keeper(self._binding, prepared_max, clock, self._switch_off)
         self._name = name
         self._auto = mode == "auto"
         self._threshold = threshold
-        self._max = prepared_max
         self._shown = shown
         self._now = clock.monotonic
         self._off = not mode or binding is None
-        # Something that we did not cause has befallen a statement: ask who answers.
-        self._wonders = False
         # Texts that were prepared, denied or registered: a flood of others makes nobody forget it.
         self._plans: dict[str, Plan] = {}
         self._holdings: weakref.WeakValueDictionary[int, Holdings] = weakref.WeakValueDictionary()
@@ -141,14 +138,14 @@ class Preparer:
         holdings: Holdings = cursor.connection._pool_session.prepared
         held = holdings.get(variant)
         if held is None or held.runs is not variant.statement:
-            held = self._ready(cursor, plan, variant, holdings)
+            held = self._keeper.ready(cursor, plan, variant, holdings)
             if held is None:
                 return self._as_it_is(plain, plan, query, params)
         began = self._now()
         try:
             self._binding.run(cursor, plain, query, held.runs, values)
         except Exception as error:
-            if not self._is_healed(cursor, plan, variant, holdings, error):
+            if not self._keeper.is_healed(cursor, plan, variant, holdings, error):
                 raise
         else:
             now = self._now()
@@ -157,7 +154,7 @@ class Preparer:
             return PREPARED
         # Nothing was done, and no transaction is lost: the user sees nothing of it.
         plain(query, params)
-        if variant in holdings:
+        if held.runs is not None:
             plan.outdated(variant, held.statement, self._now())
         return PLAIN
 
@@ -266,86 +263,16 @@ class Preparer:
             plan.deny(reason, self._now())
         return variant
 
-    def _ready(self, cursor: Any, plan: Plan, variant: Variant, holdings: Holdings) -> Held | None:
-        """Have *variant* prepared on this connection; None if it is to run as it is this time."""
-        binding = self._binding
-        statement = variant.statement
-        held = holdings.pop(variant, None)
-        if held is not None and held.rests and held.statement is statement:
-            held.rests, held.runs = False, statement
-            holdings[variant] = held
-            return None
-        if held is not None:  # outdated, or interrupted while it was prepared
-            binding.close(cursor, held.statement)
-        while len(holdings) >= self._max:
-            binding.close(cursor, holdings.popitem(last=False)[1].statement)
-        if self._wonders and self._is_elsewhere(cursor):
-            return None
-        inside = binding.in_transaction(cursor.connection)
-        guarded = inside and not variant.proven
-        plan.doubt = None
-        holdings[variant] = held = Held(plan, statement)
-        try:
-            binding.prepare(cursor, statement, guarded=guarded)
-        except Exception as error:
-            code = binding.sqlstate(error)
-            if not is_refusal(code):
-                raise
-            lost = inside and not guarded  # the transaction
-            if code == THERE_ALREADY:
-                # Its name says that it is the same; but we have not prepared it.
-                self._wonders = True
-                if lost:
-                    raise
-                if self._is_elsewhere(cursor):
-                    return None
-            else:
-                del holdings[variant]
-                if lost:
-                    plan.outdated(variant, statement, self._now())
-                    raise
-                plan.doubt = Doubt(f"it cannot be prepared: {type(error).__name__}", code)
-                return None
-        variant.proven = True
-        held.runs = statement
-        return held
-
-    def _is_healed(
-        self, cursor: Any, plan: Plan, variant: Variant, holdings: Holdings, error: Exception
-    ) -> bool:
-        """Whether *error* says that the statement is stale, and it can be run as it is instead."""
-        binding = self._binding
-        code = binding.sqlstate(error)
-        idle = bool(binding.is_idle(cursor.connection))
-        if code == NOT_THERE:
-            # Somebody has taken them away, and hardly this one alone.
-            holdings.clear()
-            self._wonders = True
-            if idle:
-                self._is_elsewhere(cursor)
-            return idle
-        outdated = binding.is_outdated_plan(error)
-        if not outdated and (not code.startswith("42") or code == NO_RIGHT):
-            return False
-        if outdated or not idle:
-            plan.outdated(variant, holdings[variant].statement, self._now())
-        return idle
-
-    def _is_elsewhere(self, cursor: Any) -> bool:
-        """Whether a pooler changes the session under us; then nothing is prepared any more."""
-        self._wonders = False
-        if self._binding.is_elsewhere(cursor):
-            with self._lock:
-                first, self._off = not self._off, True
-            if first:
-                self._tell_book(None)
-                logger.warning(
-                    "pool %r prepares no statements from now on: a pooler stands between, and the"
-                    ' next statement may meet another session. Set pooler="pgbouncer"; or have'
-                    " PgBouncer >= 1.21 with max_prepared_statements > 0, and set nothing.",
-                    self._name,
-                )
-        return self._off
+    def _switch_off(self) -> None:
+        with self._lock:
+            first, self._off = not self._off, True
+        if first:
+            self._tell_book(None)
+            logger.warning(
+                "pool %r prepares no statements from now on: a pooler stands between, and the next"
+                ' statement may meet another session. Set pooler="pgbouncer"; or have PgBouncer'
+                " >= 1.21 with max_prepared_statements > 0, and set nothing.", self._name,
+            )  # fmt: skip
 
     def _tell_book(self, sql: str | None) -> None:
         """Have the records of *sql*, or all, ask for their plans once more."""
@@ -353,3 +280,14 @@ class Preparer:
             for record in self.book.records():
                 if sql is None or record.sql == sql:
                     record.plan = self.plan_for(record)
+
+
+class AsItIs:
+    """In the place of a Preparer where nothing may run prepared: in a schema editor."""
+
+    def execute(self, cursor: Any, plain: Plain, plan: Any, query: Any, params: Any) -> str:
+        plain(query, params)
+        return PLAIN
+
+
+AS_IT_IS = AsItIs()

@@ -1,0 +1,102 @@
+"""Has statements prepared on connections, closes them, and finds out when they are stale."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django_psycopg_pooled.clock import Clock
+from django_psycopg_pooled.drivers.preparing import Binding, is_refusal
+from django_psycopg_pooled.preparing.holdings import Held, Holdings
+from django_psycopg_pooled.preparing.plan import Doubt, Plan, Variant
+
+NOT_THERE, THERE_ALREADY = "26000", "42P05"
+NO_RIGHT = "42501"
+
+
+class Keeper:
+    """Lives as long as its preparer. Called by whoever has the connection; blocks for the server.
+
+    elsewhere   called once it is known that a pooler changes the session under us
+    """
+
+    def __init__(
+        self, binding: Binding, most: int, clock: Clock, elsewhere: Callable[[], None]
+    ) -> None:
+        self._binding = binding
+        self._max = most
+        self._now = clock.monotonic
+        self._elsewhere = elsewhere
+        # Something that we did not cause has befallen a statement: ask who answers.
+        self._wonders = False
+
+    def ready(self, cursor: Any, plan: Plan, variant: Variant, holdings: Holdings) -> Held | None:
+        """Have *variant* prepared on this connection; None if it is to run as it is this time."""
+        binding = self._binding
+        statement = variant.statement
+        held = holdings.pop(variant, None)
+        if held is not None and held.rests and held.statement is statement:
+            held.rests, held.runs = False, statement
+            holdings[variant] = held
+            return None
+        if held is not None:  # outdated or doubtful
+            binding.close(cursor, held.statement)
+        while len(holdings) >= self._max:
+            binding.close(cursor, holdings.popitem(last=False)[1].statement)
+        if self._wonders and self._is_elsewhere(cursor):
+            return None
+        inside = binding.in_transaction(cursor.connection)
+        guarded = inside and not variant.proven
+        plan.doubt = None
+        holdings[variant] = held = Held(plan, statement)
+        try:
+            binding.prepare(cursor, statement, guarded=guarded)
+        except Exception as error:
+            code = binding.sqlstate(error)
+            if not is_refusal(code):
+                raise
+            lost = inside and not guarded  # the transaction
+            if code == THERE_ALREADY:
+                # Its name says that it is the same; but we have not prepared it.
+                self._wonders = True
+                if lost:
+                    raise
+                if self._is_elsewhere(cursor):
+                    return None
+            else:
+                del holdings[variant]
+                if lost:
+                    plan.outdated(variant, statement, self._now())
+                    raise
+                plan.doubt = Doubt(f"it cannot be prepared: {type(error).__name__}", code)
+                return None
+        variant.proven = True
+        held.runs = statement
+        return held
+
+    def is_healed(
+        self, cursor: Any, plan: Plan, variant: Variant, holdings: Holdings, error: Exception
+    ) -> bool:
+        """Whether *error* says that the statement is stale, and it can be run as it is instead."""
+        binding = self._binding
+        code = binding.sqlstate(error)
+        idle = bool(binding.is_idle(cursor.connection))
+        if code == NOT_THERE:
+            # Somebody has taken them away, and hardly this one alone.
+            for held in holdings.values():
+                held.doubtful()
+            self._wonders = True
+            if idle:
+                self._is_elsewhere(cursor)
+            return idle
+        outdated = binding.is_outdated_plan(error)
+        if not outdated and (not code.startswith("42") or code == NO_RIGHT):
+            return False
+        if outdated or not idle:
+            plan.outdated(variant, holdings[variant].statement, self._now())
+        return idle
+
+    def _is_elsewhere(self, cursor: Any) -> bool:
+        self._wonders = False
+        if not self._binding.is_elsewhere(cursor):
+            return False
+        self._elsewhere()
+        return True
