@@ -41,11 +41,12 @@ $(VENV)/.ready-demo: $(READY)
 # Django's own tests with our backend, by PYTHON; failures that stock Django has too do not count.
 # LABELS is ci (default), core, all or labels of Django's runtests.py; see also --help.
 #   make django-tests LABELS='backends schema' DJANGO_VERSION=5.2.19 DRIVER=psycopg2
+# PREPARE=all has every statement prepared from its first execution on.
 LABELS ?= ci
 DRIVER ?= psycopg
 .PHONY: django-tests
 django-tests:
-	@$(PYTHON) -m devtools.django_suite --labels '$(LABELS)' --driver '$(DRIVER)' --django '$(DJANGO_VERSION)' --options '$(OPTIONS)' $(if $(STOCK),--stock)
+	@$(PYTHON) -m devtools.django_suite --labels '$(LABELS)' --driver '$(DRIVER)' --django '$(DJANGO_VERSION)' --options '$(OPTIONS)' --prepare '$(PREPARE)' $(if $(STOCK),--stock)
 
 # All benchmarks, or one: make bench BENCH=cycle ARGS=--quick
 .PHONY: bench

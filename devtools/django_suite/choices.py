@@ -13,6 +13,12 @@ STOCK = "django.db.backends.postgresql"
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / ".cache" / "django-suite"
 
+# What --prepare adds to the pool's options.
+PREPARE = {
+    "auto": {"prepare": "auto"},
+    "all": {"prepare": "auto", "prepare_threshold": 0},
+}
+
 # A driver's name and what is installed for it. psycopg's pool is for the stock backend: without it
 # Django's tests of its own pool would be skipped instead of compared.
 DRIVERS = {"psycopg": ("psycopg[binary,pool]",), "psycopg2": ("psycopg2-binary",)}
@@ -44,7 +50,7 @@ def parse(arguments: Sequence[str] | None = None) -> Choices:
         labels=tuple(given.labels.split()),
         django=given.django,
         driver=given.driver,
-        options=given.options,
+        options=_with_prepare(given.options, given.prepare),
         stock=given.stock,
         parallel=given.parallel,
         timeout=given.timeout,
@@ -78,6 +84,13 @@ def _parser() -> argparse.ArgumentParser:
         type=_options,
         metavar="JSON",
         help='OPTIONS of both databases, as \'{"pool": {"max_size": 4}}\'',
+    )
+    add(
+        "--prepare",
+        default="",
+        choices=("", *PREPARE),
+        help="all prepares every statement that can be, from its first execution on; auto those"
+        " that are executed often; default: as the options say",
     )
     add("--stock", action="store_true", help="run everything with Django's own backend instead")
     add("--parallel", default=2, type=int, metavar="N", help="processes (default 2)")
@@ -113,3 +126,11 @@ def _options(text: str) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise argparse.ArgumentTypeError(f"{text!r} must be an object: {{...}}")
     return options
+
+
+def _with_prepare(options: dict[str, Any], prepare: str) -> dict[str, Any]:
+    """OPTIONS that prepare statements as asked for."""
+    if not prepare:
+        return options
+    pool = options.get("pool")
+    return {**options, "pool": {**(pool if isinstance(pool, dict) else {}), **PREPARE[prepare]}}

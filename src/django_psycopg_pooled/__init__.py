@@ -20,6 +20,7 @@ from django_psycopg_pooled.version import __version__
 
 if TYPE_CHECKING:
     from django_psycopg_pooled.integration.registry import pools as pools
+    from django_psycopg_pooled.preparing.blocks import prepare as prepare
 
 __all__ = [
     "NotBorrowed",
@@ -30,6 +31,7 @@ __all__ = [
     "TooManyRequests",
     "__version__",
     "pools",
+    "prepare",
 ]
 
 
@@ -39,4 +41,8 @@ def __getattr__(name: str) -> Any:
         from django_psycopg_pooled.integration.registry import pools
 
         return pools
+    if name == "prepare":
+        from django_psycopg_pooled.preparing.blocks import prepare
+
+        return prepare
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

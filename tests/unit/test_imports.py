@@ -87,7 +87,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "backends": ({"integration"}, {"django"}),
     "checks": ({"errors", "options", "integration"}, {"django"}),
     "apps": ({"checks", "integration"}, {"django"}),
-    "": ({"errors", "version", "integration"}, set()),
+    "": ({"errors", "version", "integration", "preparing"}, set()),
 }
 
 

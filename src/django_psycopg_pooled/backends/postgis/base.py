@@ -1,14 +1,24 @@
 """GeoDjango's PostGIS backend with a pool."""
 
-from django.contrib.gis.db.backends.postgis import base, features
+from django.contrib.gis.db.backends.postgis import base, features, operations, schema
 
 from django_psycopg_pooled.integration.creation import PooledCreation
 from django_psycopg_pooled.integration.features import PooledFeatures
+from django_psycopg_pooled.integration.in_arrays import ArrayOperations
+from django_psycopg_pooled.integration.schema import PooledSchemaEditor
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
 
 
 class DatabaseFeatures(PooledFeatures, features.DatabaseFeatures):
     """GeoDjango's features."""
+
+
+class PostGISOperations(ArrayOperations, operations.PostGISOperations):
+    """GeoDjango's operations."""
+
+
+class PostGISSchemaEditor(PooledSchemaEditor, schema.PostGISSchemaEditor):
+    """GeoDjango's schema editor."""
 
 
 class DatabaseWrapper(PooledWrapper, base.DatabaseWrapper):
@@ -18,4 +28,6 @@ class DatabaseWrapper(PooledWrapper, base.DatabaseWrapper):
     """
 
     features_class = DatabaseFeatures
+    ops_class = PostGISOperations
+    SchemaEditorClass = PostGISSchemaEditor
     creation_class = PooledCreation
