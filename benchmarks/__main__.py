@@ -16,6 +16,8 @@ ALL: tuple[tuple[str, Driver], ...] = (
     ("restart", "psycopg"),
     ("scale", "psycopg"),
     ("faults", "psycopg"),
+    ("prepared", "psycopg"),
+    ("prepared", "psycopg2"),
 )
 
 

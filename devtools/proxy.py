@@ -34,10 +34,17 @@ class TcpProxy:
     host = "127.0.0.1"
 
     def __init__(
-        self, upstream_host: str, upstream_port: int, *, connect_delay_s: float = 0.0
+        self,
+        upstream_host: str,
+        upstream_port: int,
+        *,
+        connect_delay_s: float = 0.0,
+        way_delay_s: float = 0.0,
     ) -> None:
+        """*way_delay_s*: how much later all that clients send reaches the server."""
         self._upstream = (upstream_host, upstream_port)
         self._delay_s = connect_delay_s
+        self._way_delay_s = way_delay_s
         self._port: int | None = None
         self._accepted = 0
         self._links: set[asyncio.Task[None]] = set()
@@ -151,7 +158,7 @@ class TcpProxy:
         self._sockets.add(up_writer)
         try:
             pumps = [
-                asyncio.ensure_future(self._pump(reader, up_writer)),
+                asyncio.ensure_future(self._pump(reader, up_writer, self._way_delay_s)),
                 asyncio.ensure_future(self._pump(up_reader, writer)),
             ]
             try:
@@ -163,9 +170,13 @@ class TcpProxy:
         finally:
             self._close(up_writer)
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, delay_s: float = 0.0
+    ) -> None:
         with contextlib.suppress(OSError):
             while chunk := await source.read(CHUNK):
+                if delay_s:
+                    await asyncio.sleep(delay_s)
                 await self._flowing.wait()
                 sink.write(chunk)
                 await sink.drain()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import command, contention, cycle, restart, scale, spike
+from benchmarks import command, contention, cycle, prepared, restart, scale, spike
 from benchmarks.command import Run
 from benchmarks.peers import NATIVE, OURS, PEERS, PERSISTENT, UNPOOLED, named
 from benchmarks.report import Budget, Report
@@ -98,3 +98,16 @@ def test_a_budget_says_whether_it_is_met(
     measured: float | None, at_least: bool, verdict: str
 ) -> None:
     assert Budget("a promise", measured, 6, at_least).verdict == verdict
+
+
+def test_prepared_tells_how_many_times_faster_each_statement_is(
+    own_server: PostgresServer,
+) -> None:
+    report = prepared.measure(own_server, Run(peers=(), quick=True))
+    assert len(report.tables) == 5
+    for table in report.tables[:4]:
+        assert [row["work"] for row in table.rows] == list(prepared.WORKLOADS)
+        for peer in prepared.PEERS["psycopg"][1:]:
+            assert all(row[peer.name] for row in table.rows), table.title
+    check(report, "total_ms", tuple(peer.name for peer in prepared.PEERS["psycopg"]), table=4)
+    assert "not measured" not in {budget.verdict for budget in report.budgets}

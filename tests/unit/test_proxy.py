@@ -66,6 +66,21 @@ def test_a_delayed_connection_reaches_the_server_late(proxy: TcpProxy) -> None:
         assert time.monotonic() - began >= BRIEF_S
 
 
+def test_a_long_way_delays_all_that_clients_send() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        TcpProxy("127.0.0.1", listener.getsockname()[1], way_delay_s=BRIEF_S) as proxy,
+    ):
+        thread = threading.Thread(target=echo, args=[listener])
+        thread.start()
+        with connected(proxy) as client:
+            began = time.monotonic()
+            assert say(client, b"again") == b"again"
+            assert time.monotonic() - began >= BRIEF_S
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
 def test_drop_ends_all_connections(proxy: TcpProxy) -> None:
     with connected(proxy) as client:
         assert proxy.drop() == 1

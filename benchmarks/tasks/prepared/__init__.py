@@ -1,0 +1,1 @@
+"""What peers do for `prepared`: statements of several shapes, on one set of tables."""
