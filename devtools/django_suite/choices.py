@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / ".cache" / "django-suite"
 
 # What --prepare adds to the pool's options.
-PREPARE = {
+PREPARE: dict[str, dict[str, Any]] = {
     "auto": {"prepare": "auto"},
     "all": {"prepare": "auto", "prepare_threshold": 0},
 }

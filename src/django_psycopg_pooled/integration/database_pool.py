@@ -7,6 +7,7 @@ from django.core.exceptions import EmptyResultSet
 from django_psycopg_pooled.execution.statements import Statements
 from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.integration.observer import OBSERVER
+from django_psycopg_pooled.integration.queries import Queries
 from django_psycopg_pooled.integration.sessions import Sessions
 from django_psycopg_pooled.options import PoolOptions
 from django_psycopg_pooled.pool.pool import Pool
@@ -29,6 +30,13 @@ class DatabasePool(Pool):
             name, sessions.open, DRIVER, options, restorer=sessions.restorer, observer=OBSERVER
         )
         self._statements = statements
+        # What statements have cost, and the log of slow ones.
+        self.queries = Queries(name, statements.journal, options)
+
+    def configure(self, **changes: object) -> None:
+        """Pool.configure(); also of what is counted and logged of statements."""
+        super().configure(**changes)
+        self.queries.apply(self.options)
 
     def add_prepare_target(
         self,
