@@ -1,24 +1,29 @@
 """Telling what each thread works on, by the signals of those who give it work."""
 
 import sys
-from functools import wraps
+from collections.abc import Callable
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
 from django.core.handlers.base import BaseHandler
 from django.core.signals import request_finished, request_started
 
-from django_psycopg_pooled.tracking.labels import Work, begin, current, end
+from django_psycopg_pooled.tracking.labels import Work, begin, current, end, enter
 
 # A client may send any word as its method; each would be a label of its own.
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
+
+# In an ASGI scope: Django sends request_started from a context of its own, which ends with it.
+SCOPE_KEY = "django_psycopg_pooled.work"
 
 
 def label_work() -> None:
     """From now on label requests, Celery's tasks and this process's management command."""
     request_started.connect(_request_begins, dispatch_uid=__name__)
     request_finished.connect(_request_ends, dispatch_uid=__name__)
-    _tell_routes()
+    _wrap("resolve_request", _resolved)
+    _wrap("get_response_async", _enters)
     if "celery" in sys.modules:
         _label_tasks()
     program = Path(sys.argv[0]).name if sys.argv else ""
@@ -32,32 +37,46 @@ def _request_begins(sender: object, **kwargs: Any) -> None:
     if environ is not None:
         begin(Work(_method(environ.get("REQUEST_METHOD")), unfinished=True))
     elif scope is not None:
-        begin(Work(_method(scope.get("method")), unfinished=True))
+        scope[SCOPE_KEY] = work = Work(_method(scope.get("method")), unfinished=True)
+        begin(work)
 
 
 def _request_ends(sender: object, **kwargs: Any) -> None:
     begin(None)  # not end(): whatever began it has ended, too
 
 
-def _tell_routes() -> None:
-    """Have each request's label completed when Django has found its view.
+def _wrap(name: str, wrapper: Callable[..., Any]) -> None:
+    """Have *wrapper* called in place of a method of Django's handlers, with that method.
 
-    By the method that finds it, as no signal tells and a middleware would be the user's to add.
+    For what no signal tells; a middleware would be the user's to add. Nothing without the method.
     """
-    resolve: Any = getattr(BaseHandler, "resolve_request", None)
-    if resolve is None or hasattr(resolve, "labels_work"):
+    method: Any = getattr(BaseHandler, name, None)
+    if method is None or hasattr(method, "labels_work"):
         return
 
-    @wraps(resolve)
-    def resolve_request(self: Any, request: Any) -> Any:
-        match = resolve(self, request)
-        work, route = current(), getattr(match, "route", None)
-        if work is not None and isinstance(route, str):
-            work.complete(f"{_method(request.method)} {_path(route)}")
-        return match
+    @wraps(method)
+    def wrapped(self: Any, request: Any) -> Any:
+        return wrapper(partial(method, self), request)
 
-    resolve_request.labels_work = True  # type: ignore[attr-defined]
-    BaseHandler.resolve_request = resolve_request  # type: ignore[method-assign]
+    wrapped.labels_work = True  # type: ignore[attr-defined]
+    setattr(BaseHandler, name, wrapped)
+
+
+def _resolved(resolve: Callable[[Any], Any], request: Any) -> Any:
+    """Django finds the view of a request: its label is known."""
+    match = resolve(request)
+    work, route = current(), getattr(match, "route", None)
+    if work is not None and isinstance(route, str):
+        work.complete(f"{_method(request.method)} {_path(route)}")
+    return match
+
+
+def _enters(respond: Callable[[Any], Any], request: Any) -> Any:
+    """Django answers a request under ASGI, in the context in which all of it will run."""
+    work = getattr(request, "scope", {}).get(SCOPE_KEY)
+    if work is not None:
+        enter(work)
+    return respond(request)
 
 
 def _method(method: object) -> str:

@@ -61,6 +61,11 @@ def begin(work: Work | None) -> None:
     label.work = work
 
 
+def enter(work: Work) -> None:
+    """This context is part of *work*, which another thread has begun. Does not block."""
+    _current.set(work)
+
+
 def end() -> None:
     """This thread's work has ended; what it was part of goes on."""
     work = current()
