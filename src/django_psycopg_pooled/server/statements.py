@@ -34,6 +34,8 @@ IDENTITY = (
 # asked. The function below takes its argument from there, so that it is called afterwards.
 # A statement of another database may be in another encoding, which ends in an error when it is
 # sent as text; textsend and escape make ASCII of it.
+# A prepared transaction's locks have no pid, but the virtual transaction of the session that began
+# it; among them is the one on its own transaction id, by which its name is found.
 # Rows that the asking role may not look into have neither backend_type nor wait_event: that they
 # wait is seen in pg_locks alone.
 FACTS = f"""
@@ -54,6 +56,10 @@ WITH fresh AS MATERIALIZED (
   SELECT l.*, pg_blocking_pids(l.pid) AS pids
   FROM act a JOIN lock l ON l.pid = a.pid AND NOT l.granted
   WHERE a.wait_event_type = 'Lock' OR a.hidden
+), prepared AS MATERIALIZED (
+  SELECT p.gid, l.virtualtransaction
+  FROM lock l JOIN pg_prepared_xacts p ON p.transaction = l.transactionid
+  WHERE l.pid IS NULL AND l.locktype = 'transactionid' AND l.granted
 ), holder AS MATERIALIZED (
   SELECT w.pid AS waiter, coalesce(h.pid, 0) AS pid, p.gid,
          array_agg(DISTINCT h.mode) AS modes,
@@ -61,8 +67,7 @@ WITH fresh AS MATERIALIZED (
          count(*) OVER (PARTITION BY w.pid) AS total
   FROM wait w
   JOIN lock h ON h.tag = w.tag AND h.granted AND coalesce(h.pid, 0) = ANY (w.pids)
-  LEFT JOIN pg_prepared_xacts p
-    ON h.pid IS NULL AND p.transaction::text = split_part(h.virtualtransaction, '/', 2)
+  LEFT JOIN prepared p ON h.pid IS NULL AND p.virtualtransaction = h.virtualtransaction
   GROUP BY w.pid, h.pid, p.gid
 )
 SELECT json_build_object(
@@ -89,7 +94,7 @@ SELECT json_build_object(
       'row_of', (SELECT t.relation::regclass::text FROM lock t
                  WHERE t.pid = w.pid AND t.locktype = 'tuple' AND t.granted LIMIT 1),
       'transaction', w.transactionid::text, 'virtual', w.virtualxid,
-      'classid', w.classid, 'objid', w.objid, 'objsubid', w.objsubid,
+      'classid', w.classid::bigint, 'objid', w.objid::bigint, 'objsubid', w.objsubid,
       'holders', (SELECT json_agg(json_build_array(h.pid, h.gid, h.modes) ORDER BY h.nth)
                   FROM holder h WHERE h.waiter = w.pid AND h.nth <= {HOLDERS_CUT}),
       'holder_count', (SELECT max(h.total) FROM holder h WHERE h.waiter = w.pid),
