@@ -258,7 +258,8 @@ def _of_literal(oid: int, text: Any) -> int:
     if oid in _INTEGERS:
         if len(text) <= 9:
             return _INT4
-        size = abs(int(text))  # the sign is an operator: -2147483648 is the int8 2147483648
+        value = int(text)
+        size = value if value >= 0 else ~value
         return _INT4 if size < 2**31 else _INT8 if size < 2**63 else _NUMERIC
     if oid in _FLOATS:
         return _FLOAT8 if bytes(text[-1:]) in (b"n", b"f") else _NUMERIC  # nan, inf

@@ -169,6 +169,8 @@ class Preparer:
             raise ValueError(
                 f"plan_cache_mode is {plan_cache_mode!r}; it must be one of {CACHE_MODES}."
             )
+        if self._off:
+            return
         plan = self._new_plan(sql, Target(name or "", plan_cache_mode or ""), 0)
         if reason := objection(sql, registered=True):
             plan.deny(reason, self._now())
