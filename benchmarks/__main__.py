@@ -18,6 +18,7 @@ ALL: tuple[tuple[str, Driver], ...] = (
     ("faults", "psycopg"),
     ("prepared", "psycopg"),
     ("prepared", "psycopg2"),
+    ("watching", "psycopg"),
 )
 
 

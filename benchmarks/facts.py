@@ -22,6 +22,9 @@ PACKAGES = (
     "django-db-geventpool",
     "gevent",
     "django-pg-real-pool",
+    "django-debug-toolbar",
+    "django-silk",
+    "opentelemetry-sdk",
     "django-psycopg-pooled",
 )
 

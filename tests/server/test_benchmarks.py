@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import command, contention, cycle, prepared, restart, scale, spike
+from benchmarks import command, contention, cycle, prepared, restart, scale, spike, watching
 from benchmarks.command import Run
 from benchmarks.peers import NATIVE, OURS, PEERS, PERSISTENT, UNPOOLED, named
 from benchmarks.report import Budget, Report
@@ -110,4 +110,15 @@ def test_prepared_tells_how_many_times_faster_each_statement_is(
         for peer in prepared.PEERS["psycopg"][1:]:
             assert all(row[peer.name] for row in table.rows), table.title
     check(report, "total_ms", tuple(peer.name for peer in prepared.PEERS["psycopg"]), table=4)
+    assert "not measured" not in {budget.verdict for budget in report.budgets}
+
+
+def test_watching_tells_what_ours_adds_and_what_tools_add(own_server: PostgresServer) -> None:
+    report = watching.measure(own_server, Run(peers=(), quick=True))
+    by_cursor, by_request = report.tables
+    ours = {"ours, uncounted", "ours"}
+    assert {row["peer"] for row in by_cursor.rows if row.get("added_us") is not None} >= ours
+    for row in by_request.rows:  # tools may not be installed
+        assert row.get(ERROR) or row["peer"] in ("stock", "ours, off") or row["added_us"]
+        assert row.get("seen") != 0, row["peer"]
     assert "not measured" not in {budget.verdict for budget in report.budgets}

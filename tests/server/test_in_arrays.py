@@ -14,12 +14,11 @@ import pytest
 from django.apps import AppConfig, apps
 from django.core.exceptions import EmptyResultSet
 from django.db import DataError, connections, models, transaction
-from django.db.backends.postgresql.operations import DatabaseOperations
 from django.db.models import F, Q
 from django.test.utils import CaptureQueriesContext
 
 from devtools.postgres import PostgresServer
-from django_psycopg_pooled.integration.in_arrays import SHORTEST, ArrayOperations
+from django_psycopg_pooled.integration.in_arrays import SHORTEST
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
 from tests.server.databases import Databases
 
@@ -28,10 +27,6 @@ UTC = datetime.UTC
 KABUL = zoneinfo.ZoneInfo("Asia/Kabul")
 LMT = datetime.timezone(datetime.timedelta(hours=2, minutes=36, seconds=14))
 Decimal = decimal.Decimal
-
-
-class Operations(ArrayOperations, DatabaseOperations):
-    """Stock's operations with arrays."""
 
 
 class Sample(models.Model):
@@ -242,9 +237,7 @@ def pair(databases: Databases) -> Pair:
 
 
 def with_arrays(databases: Databases, alias: str | None = None) -> PooledWrapper:
-    connection = databases.add({"prepare": "auto"}, alias=alias)
-    connection.ops = Operations(connection)
-    return connection
+    return databases.add({"prepare": "auto"}, alias=alias)
 
 
 def rows_of(connection: PooledWrapper, model: type[models.Model] = Sample) -> models.QuerySet[Any]:

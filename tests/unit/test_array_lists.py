@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 from django.core.exceptions import EmptyResultSet
 from django.db import connections, models
-from django.db.backends.postgresql.operations import DatabaseOperations
 from django.db.models import F, Q, Value
 from django.db.models.functions import Abs, Upper
 from django.test import override_settings
 from django.test.utils import register_lookup
 
-from django_psycopg_pooled.integration.in_arrays import SHORTEST, ArrayOperations, ArrayText
+from django_psycopg_pooled.integration.in_arrays import SHORTEST, ArrayText
 from tests.server.support import ENGINE
 
 STOCK = "django.db.backends.postgresql"
@@ -56,10 +55,6 @@ class Leaf(models.Model):
         app_label = "unit_in_arrays"
 
 
-class Operations(ArrayOperations, DatabaseOperations):
-    """Stock's operations with arrays."""
-
-
 numbers = itertools.count(1)
 
 
@@ -70,8 +65,6 @@ def alias(request: pytest.FixtureRequest) -> Iterator[str]:
     entry = getattr(request, "param", {"OPTIONS": {"pool": {"prepare": "auto"}}})
     filled = connections.configure_settings({"default": {}, name: {"ENGINE": ENGINE, **entry}})
     connections.settings[name] = filled[name]
-    if filled[name]["ENGINE"] == ENGINE:
-        connections[name].ops = Operations(connections[name])
     yield name
     del connections[name]
     del connections.settings[name]
