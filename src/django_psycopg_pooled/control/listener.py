@@ -1,0 +1,99 @@
+"""Whether and where this process answers questions about its pools."""
+
+import atexit
+import logging
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from django_psycopg_pooled.clock import SYSTEM_CLOCK
+from django_psycopg_pooled.control.service import Service
+
+logger = logging.getLogger(__name__)
+
+FORK_PATIENCE_S = 0.1  # for an answer under way to end before a fork()
+GONE_S = 0.002  # join() returns a moment before the system's thread is gone
+
+
+class Listener:
+    """Starts the process's service when its first connection opens; lives as long as the process.
+
+    Guards: `_lock` guards `_service`.
+    Invariant: no service is running while the process forks, so that a child inherits neither the
+    socket nor, under gevent, the greenlet; and Python 3.12 counts no thread of ours.
+    Lock order: taken last; held while a thread is started, which takes none of ours.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._service: Service | None = None
+        self._directories: tuple[Path, ...] = ()
+        self._answer: Callable[[bytes], bytes] | None = None
+        self._is_set_up = False
+
+    def set_up(self, directories: tuple[Path, ...], answer: Callable[[bytes], bytes]) -> None:
+        """Have the next wake() begin to listen, in the first of *directories* that can be used.
+
+        Called while the process starts. Without directories nothing will listen.
+        """
+        self._directories, self._answer = directories, answer
+        if not self._is_set_up:
+            self._is_set_up = True
+            atexit.register(self._leave)
+            os.register_at_fork(
+                before=self._pause, after_in_parent=self._resume, after_in_child=self._restart
+            )
+
+    def wake(self) -> None:
+        """Listen from now on, if nobody does yet. Any thread; does not block and never raises.
+
+        To be called when a connection has been opened: a process that uses no database, such as
+        most management commands and the masters of web servers, has no thread for this.
+        """
+        answer = self._answer
+        if self._service is not None or answer is None or not self._directories:
+            return
+        with self._lock:
+            if self._service is not None:
+                return
+            try:
+                service = Service(self._directories, answer)
+                service.start()
+            except (OSError, RuntimeError) as error:
+                # No file descriptor or no thread can be had: the next connect tries again.
+                logger.debug("nobody answers questions about the pools: %s", error)
+                return
+            # It stays when it has failed to listen, so that this is tried and said once.
+            self._service = service
+
+    def _pause(self) -> None:
+        """Before fork()."""
+        self._lock.acquire()  # until after it, so that no thread is just about to listen
+        if self._service is not None and not self._service.failed:
+            self._service.stop(FORK_PATIENCE_S)
+            SYSTEM_CLOCK.sleep(GONE_S)
+
+    def _resume(self) -> None:
+        """In the parent: the next wake() starts another service; here Python counts threads."""
+        self._forget_locked()
+        self._lock.release()
+
+    def _restart(self) -> None:
+        """In the child, where none of the parent's threads is."""
+        self._lock = threading.Lock()
+        self._forget_locked()
+
+    def _forget_locked(self) -> None:
+        service = self._service
+        if service is not None and not service.failed:  # one that failed is not tried again
+            service.abandon()
+            self._service = None
+
+    def _leave(self) -> None:
+        """At the interpreter's exit: the thread ends with the process."""
+        if self._service is not None:
+            self._service.remove()
+
+
+LISTENER = Listener()
