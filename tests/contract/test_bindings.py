@@ -139,14 +139,14 @@ def test_a_value_means_what_it_means_as_a_literal(
     plain, cursor = connection.cursor(), connection.cursor()
     plain.execute(sql, (value,))
     prepared = Prepared(binding, cursor, sql, (value,))
-    try:
-        prepared.prepare()
-    except importlib.import_module(name).Error as error:
-        # A parameter of unknown type has no type in the end; a literal is unknown for good.
-        assert binding.sqlstate(error) == "42P18"
-        assert plain.fetchall() == [("unknown",)]
+    expected = plain.fetchall()
+    if expected == [("unknown",)]:
+        # A parameter must get a type from somewhere, which a literal need not.
+        with pytest.raises(importlib.import_module(name).Error, match="determine data type"):
+            prepared.prepare()
     else:
-        assert repr(prepared.run().fetchall()) == repr(plain.fetchall())
+        prepared.prepare()
+        assert repr(prepared.run().fetchall()) == repr(expected)
 
 
 def test_the_text_with_its_literals_is_there_for_who_asks(
