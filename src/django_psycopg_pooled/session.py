@@ -45,11 +45,17 @@ class Session:
     """
 
     __slots__ = (
+        "began",
+        "blocks",
         "dirt",
+        "ended",
         "evict_on",
         "held",
         "last",
+        "settled_at",
         "shape",
+        "transaction_at",
+        "transaction_stack",
         "unread",
         "waited",
         "wanted",
@@ -70,8 +76,17 @@ class Session:
         self.wanted = ""
         # Named cursors that may be open still.
         self.held: list[Any] = []
-        # Where the last statement was executed, raw; see Observer.
+        # Where the last statement was executed, raw (see Observer); None if there was none in this
+        # loan. When it began, and when it ended if it has; seconds on the clock.
         self.last: Any = None
+        self.began = self.ended = 0.0
+        # Where and when Django's transaction was begun; None if there is none. When the last one
+        # was committed or rolled back.
+        self.transaction_stack: Any = None
+        self.transaction_at: float | None = None
+        self.settled_at = 0.0
+        # Django's atomic blocks that are open, as its wrapper keeps them.
+        self.blocks: list[Any] = []
         # Seconds that the borrower waited for it, until its first statement has been written down.
         self.waited = 0.0
         # What the driver's connection looked like before anybody had it; see Driver.shape().
@@ -95,6 +110,10 @@ class Session:
     def rolled_back(self) -> None:
         """The open transaction was rolled back, and with it most of its effects."""
         self.dirt &= _SETTLED
+
+    def said(self) -> str:
+        """The text of the last statement, without literals; empty if it is not kept."""
+        return ""
 
     def hold(self, cursor: Any) -> None:
         """A named cursor was opened: WITH HOLD it outlives its transaction until it is closed."""

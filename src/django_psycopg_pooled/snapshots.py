@@ -1,6 +1,7 @@
 """Facts about a pool at one moment, for readers that must not touch the pool itself."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 StateName = Literal["opening", "idle", "lent", "checking", "closing", "closed"]
@@ -23,6 +24,15 @@ class ConnectionSnapshot:
     borrowed_at: str = ""  # the user's line of code that borrowed it; empty if unknown
     last_statement_at: str = ""  # the line that ran the last statement
     now_at: str = ""  # where the thread is at this moment
+    statement: str = ""  # the text of the last statement of this loan, without literals
+    statement_s: float | None = None  # how long it took, or has been running; None without one
+    quiet_s: float | None = None  # since it ended; None while one runs, and without one
+    transaction_s: float | None = None  # since Django began the transaction; None without one
+    transaction_at: str = ""  # the line that began it
+    atomic_depth: int = 0  # atomic blocks that are open, one in the other
+    durable: bool = False  # whether the outermost of them is
+    # The same places with the lines that led there, innermost first.
+    stacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

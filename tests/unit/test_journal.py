@@ -18,10 +18,6 @@ from django_psycopg_pooled.tracking.labels import Work
 PLACE: tuple[CodeType, int] = (compile("1", "views.py", "exec"), 0)
 
 
-# The records that are known go on counting in families that nobody looks at.
-FORGETS = pytest.mark.xfail(reason="Journal._forget() does not mark families", strict=True)
-
-
 @pytest.fixture
 def journal() -> Journal:
     return Journal(ManualClock())
@@ -61,7 +57,6 @@ def test_what_piles_up_is_counted_without_a_reader(journal: Journal) -> None:
     assert len(journal.trail) < FOLD_AT
 
 
-@FORGETS
 def test_after_a_reset_the_same_records_are_counted_again(journal: Journal) -> None:
     record = Record("SELECT a")
     _run(journal, record, record)
@@ -71,7 +66,6 @@ def test_after_a_reset_the_same_records_are_counted_again(journal: Journal) -> N
     assert _calls(journal) == {"SELECT a": 1}
 
 
-@FORGETS
 def test_a_child_of_fork_counts_its_own_statements_only(journal: Journal) -> None:
     record = Record("SELECT a")
     _run(journal, record, record)

@@ -28,7 +28,8 @@ class WatchedCursor:
         if record.effects or session.dirt:
             session.before(self.connection, record.effects)
         failure, prepared = None, False
-        began = now()
+        session.doing = record
+        session.began = began = now()
         try:
             if record.plan is None or kwargs:
                 return super().execute(query, params, **kwargs)  # type: ignore[misc]
@@ -40,8 +41,9 @@ class WatchedCursor:
             failure = session.failed(self.connection, error)
             raise
         finally:
+            session.ended = ended = now()
             if session.journal is not None:
-                session.ran(record, params, began, self.rowcount, failure, prepared)
+                session.ran(record, params, ended - began, self.rowcount, failure, prepared)
 
     def executemany(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
         with self._watching(query):
@@ -57,15 +59,17 @@ class WatchedCursor:
         record = session.book.look_up(text_of(query, self))
         session.before(self.connection, record.effects)
         failure = None
-        began = now()
+        session.doing = record
+        session.began = began = now()
         try:
             yield
         except BaseException as error:
             failure = session.failed(self.connection, error)
             raise
         finally:
+            session.ended = ended = now()
             if session.journal is not None:
-                session.ran(record, None, began, self.rowcount, failure, False)
+                session.ran(record, None, ended - began, self.rowcount, failure, False)
 
 
 class WatchedPsycopgCursor(WatchedCursor):
@@ -120,6 +124,14 @@ class WatchedPsycopg2Cursor(WatchedCursor):
                 return  # abandoned: the next borrower's session knows no such cursor
         super().close()  # type: ignore[misc]
 
+    @property
+    def query(self: Any) -> Any:
+        """What was executed; if that was an EXECUTE, the statement which that stands for."""
+        executed = super().query  # type: ignore[misc]
+        shown = getattr(self, "_pool_query", None)
+        # Another one is there once something else was executed on this cursor.
+        return executed if shown is None or shown.executed is not executed else shown.text(self)
+
     def _executed(self) -> None:
         """execute() returns nothing."""
 
@@ -143,15 +155,17 @@ def watched(cursor_class: type[Any]) -> type[Any]:
     """A subclass of a driver's *cursor_class*, made once, that watches; itself if it does so."""
     if issubclass(cursor_class, WatchedCursor):
         return cursor_class
+    slots: tuple[str, ...] = ()
     if hasattr(cursor_class, "copy_expert"):
         mixin: type[WatchedCursor] = WatchedPsycopg2Cursor
+        slots = ("_pool_query",)  # see drivers.psycopg2_binding; the mixin itself can have none
     else:
         named = hasattr(cursor_class, "withhold")
         mixin = WatchedServerCursor if named else WatchedPsycopgCursor
     return type(
         cursor_class.__name__,
         (mixin, cursor_class),
-        {"__slots__": (), "__module__": cursor_class.__module__},
+        {"__slots__": slots, "__module__": cursor_class.__module__},
     )
 
 

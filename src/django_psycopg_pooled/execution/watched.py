@@ -7,6 +7,7 @@ from django_psycopg_pooled.drivers.protocol import OPEN_TRANSACTION, Driver, Tra
 from django_psycopg_pooled.preparing.preparer import Preparer
 from django_psycopg_pooled.session import Effect, Session
 from django_psycopg_pooled.statements.book import Book, Record
+from django_psycopg_pooled.statements.fingerprint import fingerprint
 from django_psycopg_pooled.statements.journal import FOLD_AT, Execution, Journal
 from django_psycopg_pooled.tracking.labels import current
 
@@ -18,7 +19,7 @@ READ_ONLY = "25006"  # read_only_sql_transaction
 class WatchedSession(Session):
     """A Session with what its cursors need: the book of statements, the journal, the driver."""
 
-    __slots__ = ("_driver", "book", "journal", "prepared", "preparer", "unit")
+    __slots__ = ("_driver", "book", "doing", "journal", "prepared", "preparer", "unit")
 
     def __init__(
         self, book: Book, driver: Driver, journal: Journal | None, preparer: Preparer
@@ -33,6 +34,8 @@ class WatchedSession(Session):
         self.prepared = preparer.holdings()
         # Stands for the loan where the journal knows no request or task.
         self.unit: object = None
+        # The record of the last statement.
+        self.doing: Record | None = None
         self._driver = driver
 
     def before(self, connection: Any, effects: int) -> None:
@@ -57,17 +60,19 @@ class WatchedSession(Session):
             self.dirt |= Effect.OUSTED
         return code
 
+    def said(self) -> str:
+        return "" if self.doing is None else fingerprint(self.doing.sql)
+
     def ran(
         self,
         record: Record,
         params: Any,
-        began: float,
+        elapsed: float,
         rows: int,
         failure: str | None,
         prepared: bool,
     ) -> None:
         """A statement has run, or failed: write it down. On the path of every statement."""
-        elapsed = now() - began
         journal, work, stack = self.journal, current(), self.last
         if journal is None:
             return

@@ -17,13 +17,15 @@ def chosen_driver() -> Driver:
     return Psycopg2Driver()
 
 
-def chosen_binding() -> Binding | None:
+def chosen_binding() -> Binding:
     """How that driver prepares statements."""
     if is_psycopg3:
         from django_psycopg_pooled.drivers.psycopg3_binding import PsycopgBinding
 
         return PsycopgBinding()
-    return None
+    from django_psycopg_pooled.drivers.psycopg2_binding import Psycopg2Binding
+
+    return Psycopg2Binding()
 
 
 DRIVER = chosen_driver()

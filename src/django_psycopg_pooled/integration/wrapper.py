@@ -25,6 +25,7 @@ from django_psycopg_pooled.integration.registry import REGISTRY
 from django_psycopg_pooled.integration.release import EarlyRelease
 from django_psycopg_pooled.integration.sessions import Sessions
 from django_psycopg_pooled.options import PoolOptions
+from django_psycopg_pooled.tracking.stacks import capture_block
 
 _wrappers: "weakref.WeakSet[PooledWrapper]" = weakref.WeakSet()
 
@@ -101,6 +102,8 @@ class PooledWrapper(EarlyRelease):
         self._pinned = True
         self._open_cursors = 0
         self.connection = self.get_new_connection(BORROW)
+        if self._lease is not None:
+            self._lease.entry.session.blocks = self.atomic_blocks
         if settings["AUTOCOMMIT"] and not self.run_commit_hooks_on_set_autocommit_on:
             self.autocommit = True  # it is lent so
         else:
@@ -155,12 +158,18 @@ class PooledWrapper(EarlyRelease):
             watch_named(cursor.cursor)
         return cursor
 
+    def _commit(self) -> None:
+        super()._commit()
+        if self._lease is not None:
+            self._lease.entry.session.settled_at = time.monotonic()
+
     def _rollback(self) -> None:
         lease = self._lease
         was_open = lease is not None and DRIVER.status(self.connection) in OPEN_TRANSACTION
         super()._rollback()
         if was_open and lease is not None:
             lease.entry.session.rolled_back()
+            lease.entry.session.settled_at = time.monotonic()
 
     def init_connection_state(self) -> None:
         """Nothing but Django's check of the server's version: the session is as it should be."""
@@ -184,8 +193,13 @@ class PooledWrapper(EarlyRelease):
         connection_created.send(sender=self.__class__, connection=self)
 
     def _set_autocommit(self, autocommit: bool) -> None:
-        if self.connection.autocommit != autocommit:
-            super()._set_autocommit(autocommit)
+        if self.connection.autocommit == autocommit:
+            return
+        super()._set_autocommit(autocommit)
+        if self._lease is not None:
+            session = self._lease.entry.session
+            session.transaction_stack = None if autocommit else capture_block()
+            session.transaction_at = None if autocommit else time.monotonic()
 
     def close(self) -> None:
         """Give the connection back; see Pool.checkin for how long that may block.

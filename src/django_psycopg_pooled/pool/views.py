@@ -6,6 +6,7 @@ from typing import Any
 from django_psycopg_pooled.drivers.protocol import TransactionStatus
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.entry import Entry
+from django_psycopg_pooled.session import Session
 from django_psycopg_pooled.snapshots import ConnectionSnapshot, PoolSnapshot
 
 ACTIVITY = {
@@ -36,15 +37,22 @@ def snapshot(core: Core) -> PoolSnapshot:
             last_failure_ago_s=now - outage.failed_at if outage.failures else None,
             connections=tuple(_connection(entry, now) for entry in entries),
         )
-        loans = [(entry, entry.stack, entry.session.last) for entry in entries]
     # Lines of code are found without the lock: that takes longer.
     return replace(
         pool,
         connections=tuple(
-            _with_lines(core, facts, *loan) if facts.thread_id is not None else facts
-            for facts, loan in zip(pool.connections, loans, strict=True)
+            _with_lines(core, facts, entry, now) if facts.thread_id is not None else facts
+            for facts, entry in zip(pool.connections, entries, strict=True)
         ),
     )
+
+
+def connection_facts(core: Core, entry: Entry) -> ConnectionSnapshot:
+    """One connection as it is now."""
+    with core.lock:
+        now = core.clock.monotonic()
+        facts = _connection(entry, now)
+    return _with_lines(core, facts, entry, now) if facts.thread_id is not None else facts
 
 
 def _connection(entry: Entry, now: float) -> ConnectionSnapshot:
@@ -62,17 +70,49 @@ def _connection(entry: Entry, now: float) -> ConnectionSnapshot:
 
 
 def _with_lines(
-    core: Core, facts: ConnectionSnapshot, entry: Entry, borrowed: Any, last: Any
+    core: Core, facts: ConnectionSnapshot, entry: Entry, now: float
 ) -> ConnectionSnapshot:
     """The facts of a loan with what the driver and the observer know of it."""
-    see, holder = core.observer, entry.holder
+    see, holder, session = core.observer, entry.holder, entry.session
     live = holder is not None and holder.ident == facts.thread_id and holder.alive
-    now = see.now(holder.ident) if live and holder is not None else None
+    stacks = {
+        "borrowed": entry.stack,
+        "transaction": session.transaction_stack,
+        "last statement": session.last,
+        "now": see.now(holder.ident) if live and holder is not None else None,
+    }
+    places = {what: see.place(stack) for what, stack in stacks.items() if stack is not None}
     return replace(
         facts,
         label=see.label(holder.ident) if live and holder is not None else None,
         activity=ACTIVITY[core.driver.status(entry.connection)],
-        borrowed_at=see.place(borrowed) if borrowed is not None else "",
-        last_statement_at=see.place(last) if last is not None else "",
-        now_at=see.place(now) if now is not None else "",
+        borrowed_at=places.get("borrowed", ""),
+        last_statement_at=places.get("last statement", ""),
+        now_at=places.get("now", ""),
+        transaction_at=places.get("transaction", ""),
+        stacks={what: tuple(see.lines(stack)) for what, stack in stacks.items() if stack},
+        **_statement(session, now),
+        **_transaction(session, now),
     )
+
+
+def _statement(session: Session, now: float) -> dict[str, Any]:
+    """The last statement of this loan; its owner may be about to run another one."""
+    if session.last is None:
+        return {}
+    began, ended = session.began, session.ended
+    runs = ended < began
+    return {
+        "statement": session.said(),
+        "statement_s": (now if runs else ended) - began,
+        "quiet_s": None if runs else now - ended,
+    }
+
+
+def _transaction(session: Session, now: float) -> dict[str, Any]:
+    began, blocks = session.transaction_at, session.blocks
+    return {
+        "transaction_s": None if began is None else now - max(began, session.settled_at),
+        "atomic_depth": len(blocks),
+        "durable": any(block.durable for block in blocks[:1]),
+    }

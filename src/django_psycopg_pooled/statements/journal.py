@@ -57,6 +57,7 @@ class Journal:
         self.after_fold: Callable[[], None] = _nothing
         # How often one piece of work may execute a statement before it is suspect.
         self.n_plus_one = 10
+        self._families: dict[str, Family] = {}
         self.restart()
         restart_in_child(self)
 
@@ -92,7 +93,9 @@ class Journal:
             self._forget()
 
     def _forget(self) -> None:
-        self._families: dict[str, Family] = {}
+        for family in self._families.values():
+            family.forgotten = True  # records know it still
+        self._families = {}
         self._other = Family(OTHER)
 
     def _fold_locked(self) -> None:
