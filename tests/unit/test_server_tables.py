@@ -178,9 +178,10 @@ def test_no_line_is_longer_than_a_terminal_and_no_statement_makes_a_second_one()
 
 def locked(**more: Any) -> AwaitedLock:
     nothing = dict.fromkeys(
-        ("relation", "relkind", "row_of", "transaction", "virtual", "classid", "objid", "objsubid")
+        ("relation", "relkind", "transaction", "virtual", "classid", "objid", "objsubid")
     )
-    return awaited({**nothing, "mode": "ExclusiveLock", "wait_s": 1.0, **more})
+    row_of = more.pop("row_of", None)
+    return awaited({**nothing, "mode": "ExclusiveLock", "wait_s": 1.0, **more}, row_of)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from django_psycopg_pooled.server_facts import AwaitedLock
@@ -22,6 +23,7 @@ RELATIONS = {
 }  # fmt: skip
 
 
+@cache
 def mode_words(mode: str) -> str:
     """pg_locks' name of a mode as SQL has it: AccessExclusiveLock is ACCESS EXCLUSIVE."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", mode.removesuffix("Lock")).upper()
@@ -33,22 +35,22 @@ def strongest_first(modes: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(words, key=lambda word: MODES.index(word) if word in MODES else 99))[::-1]
 
 
-def awaited(row: Mapping[str, Any]) -> AwaitedLock:
-    """The lock of one row of `waits`."""
-    kind, name = _kind_and_name(row)
+def awaited(row: Mapping[str, Any], row_of: str | None) -> AwaitedLock:
+    """The lock of one row of `waits`; *row_of*: the table of which the session has marked a row."""
+    kind, name = _kind_and_name(row, row_of)
     return AwaitedLock(kind, name, mode_words(row["mode"]), row["wait_s"])
 
 
-def _kind_and_name(row: Mapping[str, Any]) -> tuple[str, str]:
+def _kind_and_name(row: Mapping[str, Any], row_of: str | None) -> tuple[str, str]:
     match row["locktype"]:
         case "relation":
             kind = RELATIONS.get(row["relkind"], "table")
             return kind, f"{kind} {row['relation']}"
         case "tuple":
             return "row", f"row of {row['relation']}"
-        case "transactionid" if row["row_of"]:
+        case "transactionid" if row_of:
             # Who waits for a row waits for the transaction that changed it, and marks the row.
-            return "row", f"row of {row['row_of']}"
+            return "row", f"row of {row_of}"
         case "transactionid":  # a new row with the same key has no mark
             return "transaction", f"transaction {row['transaction']}"
         case "virtualxid":

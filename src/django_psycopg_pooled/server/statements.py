@@ -36,6 +36,8 @@ IDENTITY = (
 # sent as text; textsend and escape make ASCII of it.
 # A prepared transaction's locks have no pid, but the virtual transaction of the session that began
 # it; among them is the one on its own transaction id, by which its name is found.
+# Lists beside each other, put together by their reader: a subquery for each waiter would read all
+# locks for each.
 # Rows that the asking role may not look into have neither backend_type nor wait_event: that they
 # wait is seen in pg_locks alone.
 FACTS = f"""
@@ -59,7 +61,7 @@ WITH fresh AS MATERIALIZED (
 ), prepared AS MATERIALIZED (
   SELECT p.gid, l.virtualtransaction
   FROM lock l JOIN pg_prepared_xacts p ON p.transaction = l.transactionid
-  WHERE l.pid IS NULL AND l.locktype = 'transactionid' AND l.granted
+  WHERE l.locktype = 'transactionid' AND l.granted
 ), holder AS MATERIALIZED (
   SELECT w.pid AS waiter, coalesce(h.pid, 0) AS pid, p.gid,
          array_agg(DISTINCT h.mode) AS modes,
@@ -91,15 +93,18 @@ SELECT json_build_object(
       'pid', w.pid, 'locktype', w.locktype, 'mode', w.mode, 'wait_s', {age("w.waitstart")},
       'relation', w.relation::regclass::text,
       'relkind', (SELECT c.relkind FROM pg_class c WHERE c.oid = w.relation),
-      'row_of', (SELECT t.relation::regclass::text FROM lock t
-                 WHERE t.pid = w.pid AND t.locktype = 'tuple' AND t.granted LIMIT 1),
       'transaction', w.transactionid::text, 'virtual', w.virtualxid,
       'classid', w.classid::bigint, 'objid', w.objid::bigint, 'objsubid', w.objsubid,
-      'holders', (SELECT json_agg(json_build_array(h.pid, h.gid, h.modes) ORDER BY h.nth)
-                  FROM holder h WHERE h.waiter = w.pid AND h.nth <= {HOLDERS_CUT}),
-      'holder_count', (SELECT max(h.total) FROM holder h WHERE h.waiter = w.pid),
       'queue', w.pids[:{HOLDERS_CUT}], 'queue_count', cardinality(w.pids)
     )), '[]') FROM wait w),
+  'marked_rows', (
+    SELECT coalesce(json_agg(json_build_array(w.pid, l.relation::regclass::text)), '[]')
+    FROM wait w JOIN lock l ON l.pid = w.pid
+    WHERE w.locktype = 'transactionid' AND l.locktype = 'tuple' AND l.granted),
+  'holders', (
+    SELECT coalesce(json_agg(json_build_array(h.waiter, h.pid, h.gid, h.modes, h.total)
+                             ORDER BY h.waiter, h.nth), '[]')
+    FROM holder h WHERE h.nth <= {HOLDERS_CUT}),
   'prepared', (
     SELECT coalesce(json_agg(json_build_array(
       p.gid, {age("p.prepared")}, p.owner, p.database) ORDER BY p.prepared), '[]')

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields
 from functools import cache
 from typing import Any, TypeVar
 
@@ -11,6 +11,7 @@ from django_psycopg_pooled.server.blocking import blocking_trees
 from django_psycopg_pooled.server.locks import awaited, strongest_first
 from django_psycopg_pooled.server.statements import FACTS, IDENTITY, SET_UP
 from django_psycopg_pooled.server_facts import (
+    AwaitedLock,
     BackendFacts,
     HolderFacts,
     PreparedFacts,
@@ -19,6 +20,8 @@ from django_psycopg_pooled.server_facts import (
 )
 
 T = TypeVar("T")
+
+_NAMES = [field.name for field in fields(BackendFacts)]  # FACTS has its columns in this order
 
 
 def set_up(query: Query) -> None:
@@ -49,7 +52,7 @@ def read_server(
     """
     [(text,)] = query(FACTS, ())
     raw = json.loads(text)
-    waits = {row["pid"]: row for row in raw["waits"]}
+    waits = _Waits(raw)
     redacted = cache(fingerprint)  # for this look: most sessions of a fleet run the same few
     backends = tuple(_backend(row, waits, redacted) for row in raw["backends"])
     behind: dict[Who, list[Who]] = {b.pid: [h.who for h in b.behind] for b in backends if b.behind}
@@ -80,29 +83,39 @@ def joined(facts: ServerFacts, loans: Mapping[tuple[int, int], T]) -> dict[int, 
     }
 
 
-def _backend(
-    row: list[Any], waits: Mapping[int, dict[str, Any]], redacted: Callable[[str], str]
-) -> BackendFacts:
-    facts = BackendFacts(*row)
-    wait = waits.get(facts.pid)
-    return replace(
-        facts,
-        query=redacted(facts.query),
-        waits_for=awaited(wait) if wait else None,
-        behind=_holders(wait) if wait else (),
-        behind_count=(wait["holder_count"] or wait["queue_count"]) if wait else 0,
-    )
+class _Waits:
+    """What the server says of those who wait, by their process ids; lives for one look."""
+
+    def __init__(self, raw: Mapping[str, Any]) -> None:
+        self._rows: dict[int, dict[str, Any]] = {row["pid"]: row for row in raw["waits"]}
+        self._marked: dict[int, str] = dict(raw["marked_rows"])
+        self._holders: dict[int, list[HolderFacts]] = {}
+        self._totals: dict[int, int] = {}
+        for waiter, pid, gid, modes, total in raw["holders"]:
+            holder = HolderFacts(pid or gid or "", strongest_first(modes), queued=False)
+            self._holders.setdefault(waiter, []).append(holder)
+            self._totals[waiter] = total
+
+    def of(self, pid: int) -> tuple[AwaitedLock | None, tuple[HolderFacts, ...], int]:
+        """The lock, those in the way, and how many these are."""
+        row = self._rows.get(pid)
+        if row is None:
+            return None, (), 0
+        lock = awaited(row, self._marked.get(pid))
+        if holders := self._holders.get(pid):
+            return lock, tuple(holders), self._totals[pid]
+        # Nobody has the lock in a mode that is in the way: then it is those in front who want it.
+        # One may be there twice: the workers of a parallel query count as their leader.
+        queue = dict.fromkeys(row["queue"])
+        queued = tuple(HolderFacts(holder or "", (), queued=True) for holder in queue)
+        return lock, queued, max(row["queue_count"], len(queued))
 
 
-def _holders(wait: Mapping[str, Any]) -> tuple[HolderFacts, ...]:
-    """Who has the lock; those who only queue for it in front if nobody else is in the way."""
-    if wait["holders"]:
-        return tuple(
-            HolderFacts(pid or gid or "", strongest_first(modes), queued=False)
-            for pid, gid, modes in wait["holders"]
-        )
-    # One pid may be there twice: the workers of a parallel query count as their leader.
-    return tuple(HolderFacts(pid or "", (), queued=True) for pid in dict.fromkeys(wait["queue"]))
+def _backend(row: list[Any], waits: _Waits, redacted: Callable[[str], str]) -> BackendFacts:
+    known = dict(zip(_NAMES, row, strict=False))
+    known["query"] = redacted(known["query"])
+    lock, behind, count = waits.of(known["pid"])
+    return BackendFacts(**known, waits_for=lock, behind=behind, behind_count=count)
 
 
 def _what_is_hidden(backends: tuple[BackendFacts, ...], role: str) -> list[str]:
