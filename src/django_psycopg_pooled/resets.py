@@ -2,12 +2,14 @@
 
 from functools import cache
 
+from django_psycopg_pooled.drivers.preparing import NAME_PREFIX
 from django_psycopg_pooled.session import ANYTHING, Effect
 
-# What PREPARE has left; what the driver prepared by the protocol is the pool's and stays.
-_DEALLOCATE = """\
+# What PREPARE has left. What was prepared by the protocol, or by the pool with psycopg2, stays.
+_DEALLOCATE = f"""\
 DO $$DECLARE name text; BEGIN
-FOR name IN SELECT p.name FROM pg_catalog.pg_prepared_statements p WHERE p.from_sql LOOP
+FOR name IN SELECT p.name FROM pg_catalog.pg_prepared_statements p
+WHERE p.from_sql AND NOT pg_catalog.starts_with(p.name, '{NAME_PREFIX}') LOOP
 EXECUTE pg_catalog.format('DEALLOCATE %I', name); END LOOP; END$$"""
 
 # In the order in which they are sent: cursors before the temporary tables that they read.

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+from django_psycopg_pooled.drivers.showing import ShowsStatements
 from django_psycopg_pooled.execution.watched import WatchedSession, now
 from django_psycopg_pooled.preparing.preparer import PREPARED
 from django_psycopg_pooled.tracking.stacks import capture
@@ -109,7 +110,7 @@ class WatchedServerCursor(WatchedPsycopgCursor):
         return super().execute(query, params, **kwargs)
 
 
-class WatchedPsycopg2Cursor(WatchedCursor):
+class WatchedPsycopg2Cursor(ShowsStatements, WatchedCursor):
     """What psycopg2's cursors have beside that. COPY by copy_from() and copy_to() does no harm."""
 
     __slots__ = ()
@@ -123,14 +124,6 @@ class WatchedPsycopg2Cursor(WatchedCursor):
             if self not in session.held:
                 return  # abandoned: the next borrower's session knows no such cursor
         super().close()  # type: ignore[misc]
-
-    @property
-    def query(self: Any) -> Any:
-        """What was executed; if that was an EXECUTE, the statement which that stands for."""
-        executed = super().query  # type: ignore[misc]
-        shown = getattr(self, "_pool_query", None)
-        # Another one is there once something else was executed on this cursor.
-        return executed if shown is None or shown.executed is not executed else shown.text(self)
 
     def _executed(self) -> None:
         """execute() returns nothing."""
@@ -158,7 +151,7 @@ def watched(cursor_class: type[Any]) -> type[Any]:
     slots: tuple[str, ...] = ()
     if hasattr(cursor_class, "copy_expert"):
         mixin: type[WatchedCursor] = WatchedPsycopg2Cursor
-        slots = ("_pool_query",)  # see drivers.psycopg2_binding; the mixin itself can have none
+        slots = ("_pool_query",)  # for ShowsStatements; no mixin can have any
     else:
         named = hasattr(cursor_class, "withhold")
         mixin = WatchedServerCursor if named else WatchedPsycopgCursor
