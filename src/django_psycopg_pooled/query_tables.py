@@ -28,7 +28,7 @@ def query_table(pool: str, by: str, period_s: float, queries: Sequence[QueryFact
     SELECT ... FROM "shop_order" WHERE "shop_order"."id" = %s
     by shop/views.py:88 in checkout (92 %), shop/mail.py:7 in send (8 %)
     in GET /orders/<int:pk>/ (100 %)
-    N+1: executed too often in 12 requests, tasks or commands; 240 times in one
+    N+1: executed too often in 12 requests or tasks; 240 times in one
     """
     lines = [f"Pool {pool!r}: statements by {by}, of the last {duration(period_s)}"]
     if queries:
@@ -68,11 +68,12 @@ def _row(cells: Sequence[str]) -> str:
 def _about(facts: QueryFacts) -> list[str]:
     text = _COLUMNS.sub(r"\1...\2", _printable(facts.text))
     said = textwrap.wrap(text, WIDTH - 4, max_lines=_LINES, placeholder=" ...")
-    said += _shares("by ", facts.callers) + _shares("in ", facts.works)
+    said += _shares("by", facts.callers) + _shares("in", facts.works)
     if facts.n_plus_one:
         said.append(
-            f"N+1: executed too often in {facts.n_plus_one:,} requests, tasks or commands;"
-            f" {facts.n_plus_one_most:,} times in one"
+            f"N+1: executed too often in {facts.n_plus_one:,}"
+            f" request{'' if facts.n_plus_one == 1 else 's'} or task"
+            f"{'' if facts.n_plus_one == 1 else 's'}; {facts.n_plus_one_most:,} times in one"
         )
     if facts.errors:
         codes = facts.errors_by_sqlstate.items()
@@ -81,8 +82,7 @@ def _about(facts: QueryFacts) -> list[str]:
 
 
 def _shares(word: str, shares: Sequence[CallerShare]) -> list[str]:
-    named = [f"{_printable(s.text)} ({s.share:.0%})".replace("%)", " %)") for s in shares[:_NAMED]]
-    return [word + ", ".join(named)] if named else []
+    return [f"{word} {_printable(s.text)} ({s.share * 100:.0f} %)" for s in shares[:_NAMED]]
 
 
 def _printable(text: str) -> str:
