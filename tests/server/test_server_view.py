@@ -111,6 +111,12 @@ def test_a_statement_in_another_encoding_does_not_spoil_the_view(scene: Scene) -
         backend = seen(scene, session)
         assert backend.database == "old"
         assert backend.query == r"SELECT 'caf\351'"
+        # And its literals are taken out as they should be.
+        session.run(r"SELECT E'it\'s secret', E'\\', 'é'")
+        assert seen(scene, session).query == r"SELECT E'it\'s secret', E'\\', '\351'"
+        redacted = read_server(scene.look.query, fingerprint).backend(session.pid)
+        assert redacted is not None
+        assert redacted.query == "SELECT ?, ?, ?"
     finally:
         scene.server.psql("DROP DATABASE old WITH (FORCE)")
 

@@ -33,7 +33,8 @@ IDENTITY = (
 # pg_stat_clear_snapshot: within a transaction the server would answer with what it was first
 # asked. The function below takes its argument from there, so that it is called afterwards.
 # A statement of another database may be in another encoding, which ends in an error when it is
-# sent as text; textsend and escape make ASCII of it.
+# sent as text; textsend and escape make ASCII of it. Escape also doubles backslashes, which has to
+# be undone: in E'it\\'s' they would end the literal early, and what follows be taken for a name.
 # A prepared transaction's locks have no pid, but the virtual transaction of the session that began
 # it; among them is the one on its own transaction id, by which its name is found.
 # Lists beside each other, put together by their reader: a subquery for each waiter would read all
@@ -85,7 +86,8 @@ SELECT json_build_object(
       a.backend_type, a.state, {microseconds("a.state_change")},
       {age("a.state_change")}, {age("a.xact_start")}, a.wait_event_type, a.wait_event,
       CASE WHEN a.hidden THEN '' WHEN a.here THEN left(a.query, {QUERY_CUT})
-           ELSE encode(substring(textsend(a.query) FOR {QUERY_CUT}), 'escape') END,
+           ELSE replace(encode(substring(textsend(a.query) FOR {QUERY_CUT}), 'escape'),
+                        chr(92) || chr(92), chr(92)) END,
       a.pid = pg_backend_pid(), a.hidden
     ) ORDER BY a.backend_start, a.pid), '[]') FROM act a),
   'waits', (
