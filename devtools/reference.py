@@ -28,6 +28,8 @@ SUMS = {
     "connections_ms": "time of those that succeeded, together",
     "connections_errors": "connects that failed",
     "connections_lost": "idle connections found dead, or that failed a check",
+    "idle_in_transaction": "times that a transaction was idle for longer than"
+    " `idle_in_transaction_threshold`; not psycopg_pool's",
     "reclaimed": "loans taken back because nobody could end them any more; not psycopg_pool's",
 }
 

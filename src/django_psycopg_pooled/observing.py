@@ -2,6 +2,8 @@
 
 from typing import Any, Protocol
 
+from django_psycopg_pooled.snapshots import ConnectionSnapshot
+
 
 class Observer(Protocol):
     """Names lines of Python. Any thread; never raises; keeps no frame alive."""
@@ -20,6 +22,26 @@ class Observer(Protocol):
 
     def label(self, thread_id: int) -> str | None:
         """The request, task or command that a thread works on, if known."""
+
+
+class Listener(Protocol):
+    """Hears of what happens in a pool. What it raises is logged."""
+
+    def timed_out(self) -> None:
+        """A request has waited in vain, and is about to raise PoolTimeout; in its thread."""
+
+    def idle_in_transaction(self, facts: ConnectionSnapshot) -> None:
+        """A transaction has been idle for too long; in a thread of the pool's."""
+
+
+class Deaf:
+    """Hears nothing."""
+
+    def timed_out(self) -> None:
+        pass
+
+    def idle_in_transaction(self, facts: ConnectionSnapshot) -> None:
+        pass
 
 
 class Blind:

@@ -199,6 +199,23 @@ class PoolOptions:
         " or command that executes them. Prepared statements carry none.",
         live=False,
     )  # fmt: skip
+    idle_in_transaction_threshold: float = option(
+        3.0, "A transaction in which nothing happens for longer is logged, with the lines of code"
+        " that began it, ran its last statement and are being executed now. 0: none is. Needs"
+        " num_workers.",
+        unit=SECONDS, low=0, high=THOUSAND_YEARS,
+    )  # fmt: skip
+    on_idle_in_transaction: Hook | None = option(
+        None, "Called with facts about the connection (a ConnectionSnapshot) when such a"
+        " transaction is found; a callable or its dotted path. Runs in a worker thread.",
+    )  # fmt: skip
+    idle_in_transaction_timeout: float = option(
+        0.0, "The server ends a session whose transaction is idle for longer: its setting"
+        " idle_in_transaction_session_timeout. The error then names the line that began it. 0: the"
+        " server's own setting holds. It is sent at the start of a session, so it cannot hold"
+        " behind a pooler.",
+        unit=SECONDS, low=0, high=2_000_000, live=False,
+    )  # fmt: skip
     num_workers: int = option(
         3, "How many threads may stay for background work; more are started for a short time when"
         " several requests wait for connects at once. 0: no thread at all; requests connect by"

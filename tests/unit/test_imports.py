@@ -24,7 +24,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "options": ({"errors", "option_values"}, set()),
     "session": (set(), set()),
     "resets": ({"session", "drivers"}, set()),
-    "observing": (set(), set()),
+    "observing": ({"snapshots"}, set()),
     "forking": (set(), set()),
     "stats": (set(), set()),
     "tables": ({"snapshots"}, set()),

@@ -139,11 +139,17 @@ class Sessions:
         wanted = {
             "TimeZone": self._identity.time_zone,
             "plan_cache_mode": self._options.plan_cache_mode,
+            "idle_in_transaction_session_timeout": self._idle_limit(),
         }
         settings = [f"-c {name}={_escaped(value)}" for name, value in wanted.items() if value]
         if not settings or not self._takes_startup_options:
             return {}
         return {"options": " ".join([params.get("options", ""), *settings]).strip()}
+
+    def _idle_limit(self) -> str:
+        """In whole milliseconds; empty for none."""
+        limit = self._options.idle_in_transaction_timeout
+        return str(math.ceil(limit * 1000)) if limit else ""
 
     def _new_session(self) -> WatchedSession:
         session = self._statements.session()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from django_psycopg_pooled.clock import Clock
 from django_psycopg_pooled.drivers.protocol import Driver
-from django_psycopg_pooled.observing import Blind, Observer
+from django_psycopg_pooled.observing import Blind, Deaf, Listener, Observer
 from django_psycopg_pooled.options import PoolOptions
 from django_psycopg_pooled.pool.counters import Counters
 from django_psycopg_pooled.pool.demand import Demand
@@ -52,6 +52,7 @@ class Core:
         share: Callable[[], float] = random.random,
         restorer: Callable[[], Restore | None] | None = None,
         observer: Observer | None = None,
+        listener: Listener | None = None,
     ) -> None:
         self.name = name
         self.connector = connector
@@ -63,6 +64,7 @@ class Core:
         # Knows how to give a session back what RESET ALL takes from it.
         self.restorer: Callable[[], Restore | None] = restorer or _nothing
         self.observer: Observer = observer or Blind()
+        self.listener: Listener = listener or Deaf()
         self.watchdog = Watchdog(driver, runtime, clock)
         # The pool itself, for the user's hook; weak, so that a pool that nobody uses can go.
         self.pool: Callable[[], object | None] = _nothing
@@ -82,6 +84,8 @@ class Core:
         self.proven = False  # a connect has succeeded
         self.signals: list[threading.Lock] = []  # threads that wait for a change, see Pool.wait()
         self.reclaim_at = -math.inf  # before then nobody looks for strays again
+        self.looking = False  # the Lookout will look again
+        self.unwatched = True  # the next checkout must wake it
 
     def own(self, dedicated: "Dedicated") -> None:
         """Remember a connection beside the slots, so that a child of fork() leaves it alone."""

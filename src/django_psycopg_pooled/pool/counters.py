@@ -20,6 +20,7 @@ class Counters:
     connections_s: float = 0.0
     connections_errors: int = 0
     connections_lost: int = 0
+    idle_in_transaction: int = 0  # times that a transaction was idle for too long; ours, too
     reclaimed: int = 0  # loans that nobody could end any more; psycopg_pool has no such count
 
     def as_stats(self) -> dict[str, int]:
@@ -35,5 +36,6 @@ class Counters:
             "connections_ms": int(self.connections_s * 1000),
             "connections_errors": self.connections_errors,
             "connections_lost": self.connections_lost,
+            "idle_in_transaction": self.idle_in_transaction,
             "reclaimed": self.reclaimed,
         }

@@ -10,7 +10,7 @@ from typing import Any
 from django_psycopg_pooled.clock import SYSTEM_CLOCK, Clock
 from django_psycopg_pooled.drivers.protocol import Driver
 from django_psycopg_pooled.errors import NotBorrowed
-from django_psycopg_pooled.observing import Observer
+from django_psycopg_pooled.observing import Listener, Observer
 from django_psycopg_pooled.options import PoolOptions
 from django_psycopg_pooled.pool.alarm import Alarm
 from django_psycopg_pooled.pool.borrower import Borrower, borrower
@@ -23,6 +23,7 @@ from django_psycopg_pooled.pool.fitness import Fitness
 from django_psycopg_pooled.pool.housekeeper import Housekeeper
 from django_psycopg_pooled.pool.hygiene import Hygiene
 from django_psycopg_pooled.pool.leaks import Leaks
+from django_psycopg_pooled.pool.lookout import Lookout
 from django_psycopg_pooled.pool.opener import Opener
 from django_psycopg_pooled.pool.queue import Queue
 from django_psycopg_pooled.pool.reclaimer import Reclaimer
@@ -45,6 +46,7 @@ class Pool:
     driver      the adapter of the driver that *connector* uses
     restorer    returns a function that gives a session back what RESET ALL takes, or None
     observer    knows lines of Python, for errors and logs
+    listener    hears of timeouts and of idle transactions
     runtime     where background work runs; by default as the option num_workers says
     """
 
@@ -57,13 +59,14 @@ class Pool:
         *,
         restorer: Callable[[], Restore | None] | None = None,
         observer: Observer | None = None,
+        listener: Listener | None = None,
         runtime: Runtime | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         runtime = runtime or make_runtime(name, options, clock)
         self._core = core = Core(
             name, connector, driver, options,
-            restorer=restorer, observer=observer, runtime=runtime, clock=clock,
+            restorer=restorer, observer=observer, listener=listener, runtime=runtime, clock=clock,
         )  # fmt: skip
         self._monotonic: Callable[[], float] = clock.monotonic
         self._is_tidy = driver.is_tidy
@@ -80,6 +83,7 @@ class Pool:
         self._control = Control(
             core, self._fitness, self._opener, self._returns, self._housekeeper, alarm
         )
+        self._lookout = Lookout(core)
         self._pins = threading.local()
         core.pool = weakref.ref(self)
         # Also at the interpreter's exit. Refers to the core only, never to the pool.
@@ -113,7 +117,7 @@ class Pool:
             lease = self._checkout_slowly(lease, holder, bound, deadline)
         entry = lease.entry
         entry.stack, entry.session.last = self._here(), None
-        if core.options.attends_loans:
+        if core.unwatched or core.options.attends_loans:
             self._attend(lease)
         return lease
 
@@ -146,8 +150,10 @@ class Pool:
         return fit
 
     def _attend(self, lease: Lease) -> None:
-        """What some options want of each loan's begin."""
+        """What some options want of each loan's begin, and the lookout of the first one."""
         options = self._core.options
+        if self._core.unwatched:
+            self._lookout.wake()
         if options.leak_threshold:
             self._alarm.arm()
         if options.on_checkout is not None:

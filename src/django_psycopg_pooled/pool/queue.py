@@ -64,6 +64,7 @@ class Queue:
         if waiter.lease is None:
             with core.lock:
                 core.counters.requests_errors += 1
+            core.listener.timed_out()
             raise timeout_error(core, core.clock.monotonic() - began)
         return waiter.lease
 

@@ -42,6 +42,34 @@ def closed_error(core: Core) -> Exception:
     )
 
 
+def idle_report(name: str, loan: ConnectionSnapshot, idle_s: float) -> str:
+    """For the log: a transaction does nothing, and who lets it."""
+    work = f" ({loan.label})" if loan.label else ""
+    blocks = f", {loan.atomic_depth} atomic blocks deep" if loan.atomic_depth > 1 else ""
+    head = (
+        f"pool {name!r}: idle in transaction for {idle_s:.1f} s: thread {loan.thread!r}{work},"
+        f" server process {loan.server_pid}{blocks}"
+    )
+    said = f"\n  last statement: {loan.statement}" if loan.statement else ""
+    stacks = "".join(
+        f"\n  {_WHERE[what]} {'; from '.join(lines)}" for what, lines in loan.stacks.items()
+    )
+    return head + said + stacks
+
+
+_WHERE = {
+    "transaction": "transaction begun at",
+    "last statement": "last statement at",
+    "now": "thread is now at",
+    "borrowed": "connection borrowed at",
+}
+
+
+def idle_ended_report(name: str, place: str, lasted_s: float) -> str:
+    """For the log: that transaction goes on, or is over."""
+    return f"pool {name!r}: the transaction of {place} was idle for {lasted_s:.1f} s in all"
+
+
 def _state(pool: PoolSnapshot) -> str:
     paused = " The pool is paused." if pool.paused else ""
     return (

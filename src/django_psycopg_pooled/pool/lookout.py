@@ -1,0 +1,131 @@
+"""Looking after transactions in which nothing happens."""
+
+import logging
+from dataclasses import dataclass
+
+from django_psycopg_pooled.drivers.protocol import OPEN_TRANSACTION
+from django_psycopg_pooled.pool.core import Core
+from django_psycopg_pooled.pool.entry import Entry
+from django_psycopg_pooled.pool.texts import idle_ended_report, idle_report
+from django_psycopg_pooled.pool.views import connection_facts
+
+logger = logging.getLogger(__name__)
+
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
+SAY_AGAIN_S = 10.0  # for so long the same line of code is not logged again
+PLACES = 1000  # that are remembered for that; beyond, they may be logged sooner
+
+
+@dataclass(slots=True)
+class Spell:
+    """One time that a transaction is idle; lives until a look finds that it is over."""
+
+    entry: Entry
+    loan: int
+    since: float  # when its last statement ended
+    place: str = ""  # where the transaction was begun, as it was logged
+    reported: bool = False
+    logged: bool = False
+
+
+class Lookout:
+    """Reports what is idle in a transaction for longer than the option says; one for each pool.
+
+    Looks some times while the threshold passes, as long as something is lent; then sleeps until the
+    next checkout wakes it. Without threads (num_workers=0) nobody looks.
+
+    Guards: the pool's lock guards `core.looking` and `core.unwatched`. All else is touched by run()
+    only, which is not called again before it has ended.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._books = core.ledger
+        self._spells: dict[int, Spell] = {}
+        self._logged_at: dict[str, float] = {}
+
+    def wake(self) -> None:
+        """Something is lent: see that somebody looks. Does not block."""
+        core = self._core
+        with core.lock:
+            core.unwatched = False
+            wanted = bool(core.options.idle_in_transaction_threshold) and core.runtime.threaded
+            if core.looking or not wanted:
+                return
+            core.looking = True
+        self._come_again()
+
+    def run(self) -> None:
+        """Look once, and say when to look again. Does not block but for logging and the hooks."""
+        core = self._core
+        with core.lock:
+            loans = [(entry, entry.loan) for entry in core.ledger.entries if entry.loan]
+            limit = core.options.idle_in_transaction_threshold
+            if not loans or not limit or core.ledger.closed:
+                # Critical section: whoever borrows after this finds that nobody looks.
+                core.looking = False
+                core.unwatched = True
+        try:
+            self._look(loans, limit)
+        except Exception:
+            # A hook's or a defect: watching must not end what it watches, nor itself.
+            logger.exception("pool %r: looking after idle transactions failed", core.name)
+        if core.looking:
+            self._come_again()
+
+    def _come_again(self) -> None:
+        core = self._core
+        pause = core.options.idle_in_transaction_threshold / 3
+        pause = min(max(pause, SHORTEST_PAUSE_S), LONGEST_PAUSE_S)
+        core.runtime.call_at(core.clock.monotonic() + pause, self.run)
+
+    def _look(self, loans: list[tuple[Entry, int]], limit: float) -> None:
+        core = self._core
+        if self._books is not core.ledger:  # this is a child of fork()
+            self._books, self._spells = core.ledger, {}
+        now = core.clock.monotonic()
+        idle = {entry.number: spell for entry, loan in loans if (spell := self._idle(entry, loan))}
+        for number, spell in list(self._spells.items()):
+            present = idle.get(number)
+            if present is None or (present.loan, present.since) != (spell.loan, spell.since):
+                del self._spells[number]
+                self._tell_end(spell, now)
+        for number, spell in idle.items():
+            known = self._spells.setdefault(number, spell)
+            if limit and not known.reported and now - known.since >= limit:
+                known.reported = True
+                self._tell(known, now)
+
+    def _idle(self, entry: Entry, loan: int) -> Spell | None:
+        """What *entry* does not do at this moment; its borrower may be about to."""
+        session = entry.session
+        if self._core.driver.status(entry.connection) not in OPEN_TRANSACTION:
+            return None
+        if session.last is not None and session.ended < session.began:
+            return None  # a statement runs
+        return Spell(entry, loan, max(session.ended, entry.since) if session.last else entry.since)
+
+    def _tell(self, spell: Spell, now: float) -> None:
+        core = self._core
+        facts = connection_facts(core, spell.entry)
+        if spell.entry.loan != spell.loan or facts.thread_id is None:
+            return  # it has ended just now
+        with core.lock:
+            core.counters.idle_in_transaction += 1
+        spell.place = facts.transaction_at or facts.last_statement_at or facts.borrowed_at
+        if now >= self._logged_at.get(spell.place, 0.0):
+            if len(self._logged_at) >= PLACES:
+                self._logged_at.clear()
+            self._logged_at[spell.place] = now + SAY_AGAIN_S
+            spell.logged = True
+            logger.warning("%s", idle_report(core.name, facts, now - spell.since))
+        core.listener.idle_in_transaction(facts)
+
+    def _tell_end(self, spell: Spell, now: float) -> None:
+        if not spell.logged:
+            return
+        session = spell.entry.session
+        # Whatever ended it came after it; a look that finds no trace of that knows only by now.
+        ends = [t for t in (session.began, session.settled_at) if t > spell.since]
+        lasted = min(ends, default=now) - spell.since
+        logger.warning("%s", idle_ended_report(self._core.name, spell.place, lasted))
