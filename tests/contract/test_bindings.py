@@ -137,8 +137,6 @@ def test_a_prepared_execution_leaves_the_cursor_as_a_plain_one_does(
 def test_a_value_means_what_it_means_as_a_literal(
     name: str, binding: Binding, connection: Any, value: Any, expression: str
 ) -> None:
-    if isinstance(value, decimal.Decimal) and "pg_typeof" in expression:
-        value = decimal.Decimal("1.5")  # numeric in any case, if the literal has a point or not
     sql = f"SELECT {expression}"
     plain, cursor = connection.cursor(), connection.cursor()
     plain.execute(sql, (value,))
@@ -181,6 +179,15 @@ def test_parameters_that_it_cannot_bind_are_left_to_plain_execution(
     binding: Binding, connection: Any, params: Any
 ) -> None:
     assert binding.bind(connection.cursor(), BY_ID, params) is None
+
+
+def test_a_whole_decimal_is_left_to_plain_execution_where_it_is_an_integer(
+    binding: Binding, connection: Any
+) -> None:
+    for whole in ("2", "-2", "0"):
+        assert binding.bind(connection.cursor(), BY_ID, (decimal.Decimal(whole),)) is None
+    for other in ("2.0", "1E+3", "NaN"):
+        assert binding.bind(connection.cursor(), BY_ID, (decimal.Decimal(other),)) is not None
 
 
 def test_cursors_and_connections_in_another_state_are_left_to_plain_execution(

@@ -6,13 +6,10 @@ from typing import Any
 
 import pytest
 
-from django_psycopg_pooled.integration.driver import BINDING
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
 from tests.server.databases import Databases
 from tests.server.support import value
-from tests.server.test_prepared import facts
-
-pytestmark = pytest.mark.skipif(BINDING is None, reason="this driver has no binding yet")
+from tests.server.things import facts
 
 # A filter on a skewed column, ordered by another one, cut off: the generic plan walks the key.
 FIRST = "SELECT id FROM skewed WHERE status = %s ORDER BY id LIMIT 10"

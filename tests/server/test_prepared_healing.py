@@ -8,13 +8,10 @@ from django.db import DatabaseError, NotSupportedError, transaction
 from django.db.backends.postgresql.psycopg_any import is_psycopg3
 
 from devtools.postgres import PostgresServer
-from django_psycopg_pooled.integration.driver import BINDING
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
 from tests.server.databases import Databases
 from tests.server.support import DATABASE, borrow, in_thread, wrapper
-from tests.server.test_prepared import BY_ID, facts, names, prepared_pool, with_things
-
-pytestmark = pytest.mark.skipif(BINDING is None, reason="this driver has no binding yet")
+from tests.server.things import BY_ID, facts, names, prepared_pool, with_things
 
 ALL = "SELECT * FROM things WHERE id = %s"
 FORGET = "DO $$BEGIN EXECUTE 'DEALLOCATE ALL'; END$$"
