@@ -2,17 +2,18 @@
 
 from django.db import connections
 
-from benchmarks.tasks.prepared.models import MODELS, Order, Person
+from benchmarks.tasks.prepared.models import MODELS
 
-# How many rows each table above Person has; the row n of a table belongs to n / 3 of the next.
-DEPARTMENTS = 3**6
-PARENTS = (
-    ("bench_continent", None),
-    ("bench_region", "continent_id"),
-    ("bench_country", "region_id"),
-    ("bench_city", "country_id"),
-    ("bench_company", "city_id"),
-    ("bench_department", "company_id"),
+# Tables with their number of rows; a row belongs to one of the table before it.
+COUNTRIES, CITIES, COMPANIES, DEPARTMENTS = 30, 300, 800, 2500
+ROWS = (
+    "INSERT INTO bench_country (name) SELECT 'country ' || n FROM generate_series(1, {0}) n",
+    "INSERT INTO bench_city (name, country_id, population)"
+    " SELECT 'city ' || n, n % {0} + 1, n * 1000 FROM generate_series(1, {1}) n",
+    "INSERT INTO bench_company (name, city_id)"
+    " SELECT 'company ' || n, n % {1} + 1 FROM generate_series(1, {2}) n",
+    "INSERT INTO bench_department (name, company_id)"
+    " SELECT 'department ' || n, n % {2} + 1 FROM generate_series(1, {3}) n",
 )
 
 
@@ -23,22 +24,16 @@ def fill(people: int, orders: int, jobs: int, pending: int) -> None:
         for model in MODELS:
             editor.create_model(model)
     with connection.cursor() as cursor:
-        for depth, (table, parent) in enumerate(PARENTS):
-            extra = "" if parent is None else f", {parent}"
-            number = "" if parent is None else ", (n + 2) / 3"
-            if table == "bench_city":
-                extra, number = f"{extra}, population", f"{number}, n * 1000"
-            cursor.execute(
-                f"INSERT INTO {table} (name{extra}) SELECT 'row ' || n{number}"
-                f" FROM generate_series(1, {3 ** (depth + 1)}) n"
-            )
+        for sql in ROWS:
+            cursor.execute(sql.format(COUNTRIES, CITIES, COMPANIES, DEPARTMENTS))
         cursor.execute(
-            f"INSERT INTO {Person._meta.db_table} (name, department_id, score)"
-            f" SELECT 'person ' || n, n %% {DEPARTMENTS} + 1, n FROM generate_series(1, %s) n",
+            "INSERT INTO bench_person (name, city_id, department_id, score)"
+            f" SELECT 'person ' || n, n %% {CITIES} + 1, n %% {DEPARTMENTS} + 1, n"
+            " FROM generate_series(1, %s) n",
             [people],
         )
         cursor.execute(
-            f"INSERT INTO {Order._meta.db_table} (person_id, amount, placed)"
+            "INSERT INTO bench_order (person_id, amount, placed)"
             " SELECT n %% %s + 1, n %% 1000 / 10.0, now() - n * interval '1 minute'"
             " FROM generate_series(1, %s) n",
             [people, orders],
