@@ -210,6 +210,24 @@ def test_cursors_and_connections_in_another_state_are_left_to_plain_execution(
     assert binding.bind(cursor, BY_ID, (1,)) is None, "its connection is closed"
 
 
+def test_a_cursor_class_whose_execute_does_more_is_left_to_plain_execution(
+    binding: Binding, connection: Any
+) -> None:
+    plain_class: Any = type(connection.cursor())
+
+    class Counting(plain_class):  # type: ignore[misc]
+        def execute(self, *args: Any, **kwargs: Any) -> Any:
+            return super().execute(*args, **kwargs)
+
+    class Same(plain_class):  # type: ignore[misc]
+        pass
+
+    assert binding.bind(connection.cursor(), BY_ID, (1,)) is not None
+    for cursor_class, bindable in [(Same, True), (Counting, False)]:
+        connection.cursor_factory = cursor_class
+        assert (binding.bind(connection.cursor(), BY_ID, (1,)) is not None) is bindable
+
+
 def test_what_is_prepared_is_there_under_its_name_and_can_be_closed(
     binding: Binding, connection: Any
 ) -> None:

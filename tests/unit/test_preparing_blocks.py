@@ -37,6 +37,16 @@ def test_beside_a_block_registered_means_registered() -> None:
         assert scene.execute(SQL + " AND a = 1", 1) == "plain"
 
 
+def test_what_a_block_has_prepared_is_demoted_like_anything_else() -> None:
+    scene = Scene(mode="registered")
+    scene.binding.plain_s, scene.binding.prepared_s = 0.0001, 0.033
+    with prepare():
+        scene.execute(SQL, 1)
+    for _ in range(50):
+        scene.execute(SQL, 1)
+    assert scene.preparer.report()[0].state == "demoted"
+
+
 def test_a_block_does_nothing_when_preparing_is_off() -> None:
     scene = Scene(mode=False)
     with prepare():

@@ -145,6 +145,26 @@ def test_parameters_that_do_not_fit_the_text_are_left_to_plain_execution() -> No
     assert scene.log() == "plain, plain, plain"
 
 
+def test_parameters_without_a_truth_are_not_asked_for_it() -> None:
+    class Array(tuple[int]):
+        def __bool__(self) -> bool:
+            raise ValueError("the truth of an array is ambiguous")
+
+    scene = Scene(threshold=0)
+    plan = scene.record(SQL).plan
+    way = scene.preparer.execute(scene.cursor, scene.binding.plain, plan, SQL, Array((1,)))
+    assert way == "plain"
+
+
+def test_in_a_child_of_fork_no_lock_of_the_parents_is_waited_for() -> None:
+    scene = hot()
+    plan = scene.record(SQL).plan
+    with plan._lock, scene.preparer._lock:
+        scene.preparer.restart()
+        scene.preparer.bump()
+        assert scene.execute(SQL, 1) == "prepared"
+
+
 def test_what_has_effects_on_the_session_or_no_parameters_has_no_plan() -> None:
     preparer = Scene().preparer
     assert preparer.plan_for(Record("SELECT set_config('a', %s, false)", effects=1)) is None

@@ -107,7 +107,7 @@ class PsycopgBinding:
 
     def bind(self, cursor: Any, query: Any, params: Any) -> tuple[Types, Values] | None:
         kind = type(params)
-        if not params or (kind is not tuple and kind is not list):
+        if (kind is not tuple and kind is not list) or not params:
             return None
         if not _is_plain(cursor.__class__):
             return None

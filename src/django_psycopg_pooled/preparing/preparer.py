@@ -125,7 +125,10 @@ class Preparer:
 
         plain   the cursor's execute(query, params) below this one
         """
-        if plan.way is not Way.PREPARED and not self._turns_to_preparing(plan):
+        kind = type(params)
+        if (kind is not tuple and kind is not list) or (
+            plan.way is not Way.PREPARED and not self._turns_to_preparing(plan)
+        ):
             return self._as_it_is(plain, plan, query, params)
         bound = self._binding.bind(cursor, query, params)
         if bound is None:
@@ -228,7 +231,8 @@ class Preparer:
             return self._plans.setdefault(plan.sql, plan) is plan
 
     def _as_it_is(self, plain: Plain, plan: Plan, query: Any, params: Any) -> str:
-        if not params or plan.way is Way.DEMOTED or plan.threshold == NEVER:
+        waits = plan.way is Way.COUNTING and plan.threshold == NEVER
+        if waits or plan.way is Way.DEMOTED or not isinstance(params, list | tuple):
             plain(query, params)
             return PLAIN
         began = self._now()
