@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from typing import Any
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from django_psycopg_pooled.control.answers import Ask
 from django_psycopg_pooled.control.protocol import Refused
@@ -10,26 +11,35 @@ from django_psycopg_pooled.errors import OptionsError
 from django_psycopg_pooled.pool.pool import Pool
 
 Args = Mapping[str, Any]
+P = TypeVar("P", bound=Pool)
+# What there is to say of one pool.
+Look = Callable[[P, Args], dict[str, Any]]
 
 
-class PoolAsks:
+class PoolAsks(Generic[P]):
     """The asks about pools; lives as long as the process.
 
     Each takes {"pool": NAME} for the pools of that name, or null for all.
 
     pools   the open pools of the process
     facts   what else there is to say of it
+    looks   more that may be asked of each pool
     """
 
     def __init__(
-        self, pools: Callable[[], Iterable[Pool]], facts: Callable[[], dict[str, Any]]
+        self,
+        pools: Callable[[], Iterable[P]],
+        facts: Callable[[], dict[str, Any]],
+        looks: Mapping[str, Look[P]] | None = None,
     ) -> None:
         self._pools = pools
         self._facts = facts
+        self._looks = looks or {}
 
     def table(self) -> dict[str, Ask]:
-        """By what is asked; a new ask is one line here."""
+        """By what is asked."""
         return {
+            **{what: partial(self._look, look) for what, look in self._looks.items()},
             "status": self.status,
             "configure": self.configure,
             "drain": self.drain,
@@ -38,7 +48,7 @@ class PoolAsks:
         }
 
     def status(self, args: Args) -> object:
-        return {"process": self._facts(), "pools": [_facts_of(pool) for pool in self._named(args)]}
+        return self._look(lambda pool, args: _facts_of(pool), args)
 
     def configure(self, args: Args) -> object:
         """{"options": {"max_size": 20}}. Numbers only: what is code comes from the settings."""
@@ -60,17 +70,20 @@ class PoolAsks:
     def resume(self, args: Args) -> object:
         return self._each(args, Pool.resume)
 
+    def _look(self, look: Look[P], args: Args) -> object:
+        pools = [{"name": pool.snapshot().name, **look(pool, args)} for pool in self._named(args)]
+        return {"process": self._facts(), "pools": pools}
+
     def _each(self, args: Args, act: Callable[[Pool], object]) -> object:
         """Have *act* done to each pool named, then the facts of these."""
-        pools = self._named(args)
-        for pool in pools:
+        for pool in self._named(args):
             try:
                 act(pool)
             except OptionsError as error:
                 raise Refused("options", "; ".join(error.problems)) from None
-        return {"process": self._facts(), "pools": [_facts_of(pool) for pool in pools]}
+        return self.status(args)
 
-    def _named(self, args: Args) -> list[Pool]:
+    def _named(self, args: Args) -> list[P]:
         name = args.get("pool")
         pools = ((pool.snapshot().name, pool) for pool in self._pools())
         return [pool for own, pool in pools if name in (None, own)]

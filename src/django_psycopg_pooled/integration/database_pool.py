@@ -5,13 +5,20 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import EmptyResultSet
 
 from django_psycopg_pooled.execution.statements import Statements
+from django_psycopg_pooled.incident_facts import Incident
 from django_psycopg_pooled.integration.driver import DRIVER
+from django_psycopg_pooled.integration.events import Events
+from django_psycopg_pooled.integration.inspection import ask_server, in_words
 from django_psycopg_pooled.integration.observer import OBSERVER
 from django_psycopg_pooled.integration.queries import Queries
 from django_psycopg_pooled.integration.sessions import Sessions
 from django_psycopg_pooled.options import PoolOptions
 from django_psycopg_pooled.pool.pool import Pool
+from django_psycopg_pooled.pool.texts import idle_report
 from django_psycopg_pooled.prepared_facts import PreparedFacts
+from django_psycopg_pooled.server_facts import ServerFacts
+from django_psycopg_pooled.server_tables import blocking_text
+from django_psycopg_pooled.snapshots import ConnectionSnapshot
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
@@ -26,9 +33,12 @@ class DatabasePool(Pool):
     def __init__(
         self, name: str, sessions: Sessions, statements: Statements, options: PoolOptions
     ) -> None:
+        self._events = events = Events()
         super().__init__(
-            name, sessions.open, DRIVER, options, restorer=sessions.restorer, observer=OBSERVER
-        )
+            name, sessions.open, DRIVER, options,
+            restorer=sessions.restorer, observer=OBSERVER, listener=events,
+        )  # fmt: skip
+        events.belong_to(self)
         self._statements = statements
         # What statements have cost, and the log of slow ones.
         self.queries = Queries(name, statements.journal, options)
@@ -60,6 +70,54 @@ class DatabasePool(Pool):
     def prepared(self) -> list[PreparedFacts]:
         """What is prepared, denied and demoted, and why; the most used first. Does not block."""
         return self._statements.preparer.report()
+
+    def connections(self) -> tuple[ConnectionSnapshot, ...]:
+        """The connections as they are now, with the lines of code of those that are lent."""
+        return self.snapshot().connections
+
+    def idle_in_transaction(self, older_than: float = 3.0) -> list[ConnectionSnapshot]:
+        """The loans that have done nothing in their transaction for so many seconds, longest first.
+
+        Any thread; does not block.
+        """
+        found = [
+            (connection.quiet_s, connection)
+            for connection in self.connections()
+            if (connection.activity or "").startswith("idle in transaction")
+            and connection.quiet_s is not None
+            and connection.quiet_s >= older_than
+        ]
+        return [connection for _, connection in sorted(found, key=lambda pair: -pair[0])]
+
+    def idle_in_tx_stacks(self, older_than: float = 0.0) -> str:
+        """Who is idle in a transaction, since when, and where in Python: text for people."""
+        found = self.idle_in_transaction(older_than)
+        reports = [idle_report(self.name, each, each.quiet_s or 0.0) for each in found]
+        return "\n\n".join(reports) or f"pool {self.name!r}: nothing is idle in a transaction"
+
+    def server(self) -> ServerFacts:
+        """All sessions of the server as it sees them, and who blocks whom.
+
+        By a connection beside the slots. Blocks for a connect and three round trips; raises what
+        the driver raises.
+        """
+        return ask_server(self)[0]
+
+    def blocking(self) -> str:
+        """Who blocks whom on the server, with the lines of code of this pool's: text for people.
+
+        Blocks and raises as server() does.
+        """
+        facts, loans = ask_server(self)
+        return blocking_text(facts, in_words(loans))
+
+    def incidents(self) -> list[Incident]:
+        """What was seen when something went wrong, the latest first; ten at most.
+
+        Kept at the first PoolTimeout, and at the first transaction that is idle while others wait
+        for it; each kind once a minute.
+        """
+        return list(self._events.incidents.kept)[::-1]
 
     def forget_plans(self) -> None:
         """Prepare every statement anew when it is next used: the schema may have changed."""

@@ -30,7 +30,7 @@ from django_psycopg_pooled.pool.reclaimer import Reclaimer
 from django_psycopg_pooled.pool.returns import Returns
 from django_psycopg_pooled.pool.views import snapshot
 from django_psycopg_pooled.runtime.inline import InlineRuntime
-from django_psycopg_pooled.runtime.protocol import Runtime
+from django_psycopg_pooled.runtime.protocol import Runtime, Task
 from django_psycopg_pooled.runtime.threads import ThreadRuntime
 from django_psycopg_pooled.snapshots import PoolSnapshot
 from django_psycopg_pooled.tables import pool_table
@@ -248,6 +248,10 @@ class Pool:
     def dedicated(self, on_connect: Callable[[Any], object] | None = None) -> Dedicated:
         """A connection outside the counted slots, for a with block: see Dedicated."""
         return Dedicated(self._core, on_connect)
+
+    def in_background(self, task: Task) -> None:
+        """Run *task* in a worker thread; with num_workers=0 when a caller has time. No waiting."""
+        self._core.runtime.submit(task)
 
     # ---- facts
 

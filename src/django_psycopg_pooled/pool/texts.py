@@ -111,6 +111,7 @@ def _loan(loan: ConnectionSnapshot) -> str:
     )
     lines = (
         ("borrowed at", loan.borrowed_at),
+        ("transaction begun at", loan.transaction_at),
         ("last statement at", loan.last_statement_at),
         ("now at", "" if mine else loan.now_at),
     )

@@ -1,0 +1,121 @@
+"""What follows from what happens in a pool: the user's hook, signals, incidents."""
+
+import logging
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from django_psycopg_pooled.clock import SYSTEM_CLOCK
+from django_psycopg_pooled.incident_facts import Incident, Kind
+from django_psycopg_pooled.integration.incidents import QUERIES, Incidents
+from django_psycopg_pooled.integration.inspection import ask_server
+from django_psycopg_pooled.server_facts import BlockingNode, ServerFacts
+from django_psycopg_pooled.signals import idle_in_transaction, incident
+from django_psycopg_pooled.snapshots import ConnectionSnapshot, PoolSnapshot
+
+if TYPE_CHECKING:
+    from django_psycopg_pooled.integration.database_pool import DatabasePool
+
+logger = logging.getLogger(__name__)
+
+TIMEOUT: Kind = "pool timeout"
+BLOCKS: Kind = "idle in transaction blocks others"
+
+
+class Events:
+    """The Listener of one pool; lives as long as it. Any thread."""
+
+    def __init__(self) -> None:
+        self.incidents = Incidents()
+        # Weak, since the pool has it.
+        self.pool: Callable[[], DatabasePool | None] = _nobody
+
+    def belong_to(self, pool: "DatabasePool") -> None:
+        self.pool = weakref.ref(pool)
+
+    def timed_out(self) -> None:
+        """Keep what can be seen now; ask the server in the background: the request has waited."""
+        pool = self.pool()
+        if pool is not None and self.incidents.is_new(TIMEOUT):
+            seen = pool.snapshot()
+            pool.in_background(lambda: self._keep(TIMEOUT, seen))
+
+    def idle_in_transaction(self, facts: ConnectionSnapshot) -> None:
+        """Tell those who asked, and see whether others wait for it. Blocks for a connect."""
+        pool = self.pool()
+        if pool is None:
+            return
+        self._call_hook(pool, facts)
+        for _, answer in idle_in_transaction.send_robust(
+            sender=type(pool), pool=pool, connection=facts
+        ):
+            if isinstance(answer, Exception):
+                logger.error("a receiver of idle_in_transaction failed", exc_info=answer)
+        if self.incidents.is_due(BLOCKS):
+            self._keep_if_it_blocks(pool, facts)
+
+    def _call_hook(self, pool: "DatabasePool", facts: ConnectionSnapshot) -> None:
+        hook = pool.options.on_idle_in_transaction
+        if hook is None:
+            return
+        try:
+            hook(facts)
+        except Exception:
+            logger.exception("pool %r: on_idle_in_transaction failed", pool.name)
+
+    def _keep_if_it_blocks(self, pool: "DatabasePool", facts: ConnectionSnapshot) -> None:
+        try:
+            server, _ = ask_server(pool)
+        except Exception as error:
+            logger.info("pool %r: could not ask who waits for an idle transaction: %s",
+                        pool.name, type(error).__name__)  # fmt: skip
+            return
+        blocks = any(_blocks(node, facts.server_pid) for node in server.blocking)
+        if blocks and self.incidents.is_new(BLOCKS):
+            self._add(pool, BLOCKS, pool.snapshot(), server, "")
+
+    def _keep(self, kind: Kind, seen: PoolSnapshot) -> None:
+        pool = self.pool()
+        if pool is None:
+            return
+        server, problem = None, ""
+        try:
+            server, _ = ask_server(pool)
+        except Exception as error:
+            problem = f"the server could not be asked: {type(error).__name__}: {error}"
+        try:
+            self._add(pool, kind, seen, server, problem)
+        except Exception:
+            logger.exception("pool %r: an incident could not be kept", pool.name)
+
+    def _add(
+        self,
+        pool: "DatabasePool",
+        kind: Kind,
+        seen: PoolSnapshot,
+        server: ServerFacts | None,
+        problem: str,
+    ) -> None:
+        kept = Incident(
+            kind=kind,
+            at=SYSTEM_CLOCK.wall(),
+            pool=seen,
+            queries=tuple(pool.queries.top(QUERIES)),
+            server=server,
+            problem=problem,
+        )
+        self.incidents.kept.append(kept)
+        logger.warning("pool %r: %s; what was seen is kept: pool.incidents(), or `manage.py pools"
+                       " incidents`", pool.name, kind)  # fmt: skip
+        for _, answer in incident.send_robust(sender=type(pool), pool=pool, incident=kept):
+            if isinstance(answer, Exception):
+                logger.error("a receiver of incident failed", exc_info=answer)
+
+
+def _blocks(node: BlockingNode, pid: int | None) -> bool:
+    """Whether somebody waits for that session, here or further down."""
+    return (node.who == pid and node.blocks > 0) or any(_blocks(w, pid) for w in node.waiters)
+
+
+def _nobody() -> None:
+    return None

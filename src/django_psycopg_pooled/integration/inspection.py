@@ -1,0 +1,73 @@
+"""The server's own view of its sessions, with what the pool knows of its own among them."""
+
+from typing import Any
+
+from django_psycopg_pooled.integration.driver import DRIVER
+from django_psycopg_pooled.pool.pool import Pool
+from django_psycopg_pooled.server.view import read_server, set_up
+from django_psycopg_pooled.server_facts import ServerFacts
+from django_psycopg_pooled.snapshots import ConnectionSnapshot, PoolSnapshot
+from django_psycopg_pooled.statements.fingerprint import fingerprint
+
+NOW = "SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint"
+# By how much a session may seem younger on the server than here: the clocks tick alike, but the
+# two are not read at the same moment.
+SLACK_S = 1.0
+
+Loans = dict[int, ConnectionSnapshot]
+
+
+def ask_server(pool: Pool) -> tuple[ServerFacts, Loans]:
+    """What the server of *pool* says of its sessions, and by pid which of them are the pool's.
+
+    By a connection beside the pool's slots, which may all be lent just then. Blocks for a connect
+    and three round trips. Raises what the driver raises if the server takes no more connections.
+    """
+    with pool.dedicated(_unwatch) as line:
+
+        def query(sql: str, params: Any) -> list[Any]:
+            with line.connection.cursor() as cursor:
+                cursor.execute(sql, params)
+                return list(cursor.fetchall()) if cursor.description else []
+
+        if not pool.options.pooler:
+            set_up(query)
+        facts = read_server(query, fingerprint, DRIVER.server_pid(line.connection))
+        [(now_us,)] = query(NOW, ())
+    return facts, _loans(facts, pool.snapshot(), int(now_us))
+
+
+def in_words(loans: Loans) -> dict[int, str]:
+    """For the server's tables: who works with a session, and in which line of Python."""
+    return {pid: _words(loan) for pid, loan in loans.items()}
+
+
+def _loans(facts: ServerFacts, pool: PoolSnapshot, now_us: int) -> Loans:
+    """The pool's connections that the server has, too.
+
+    A process id is used again when its session has ended: but then by one that is younger than our
+    connection, whose session began before we had it.
+    """
+    started = {b.pid: b.backend_start_us for b in facts.backends}
+    found: Loans = {}
+    for connection in pool.connections:
+        start = started.get(connection.server_pid or 0)
+        if start is not None and (now_us - start) / 1e6 >= connection.age_s - SLACK_S:
+            found[connection.server_pid or 0] = connection
+    return found
+
+
+def _words(loan: ConnectionSnapshot) -> str:
+    who = loan.thread or "idle in the pool"
+    work = f" ({loan.label})" if loan.label else ""
+    lines = (
+        ("transaction begun at", loan.transaction_at),
+        ("last statement at", loan.last_statement_at or loan.borrowed_at),
+        ("now at", loan.now_at),
+    )
+    return "; ".join([f"{who}{work}", *(f"{what} {line}" for what, line in lines if line)])
+
+
+def _unwatch(connection: Any) -> None:
+    """What we ask is no statement of the user's."""
+    connection._pool_session.journal = None
