@@ -43,7 +43,7 @@ class Length:
     calls: int
 
 
-FULL = Length(15, 60, 150, jobs=500_000, pending=500, starts=5, calls=600)
+FULL = Length(15, 60, 150, jobs=500_000, pending=500, starts=3, calls=3000)
 QUICK = Length(2, 3, 10, jobs=2_000, pending=20, starts=1, calls=30)
 FAR_ROUNDS, FAR_OPERATIONS = 6, 20  # through the slow link; at most
 
@@ -120,7 +120,7 @@ SKEWED_COLUMNS = (
 SKEWED = (
     "Skewed: the first ten pending or done jobs of {jobs:,}, of which the last {pending} are"
     " pending; {share:.0%} of {calls} calls ask for pending; median of {starts} runs, each from a"
-    " process's first statement on"
+    " session's first statement on"
 )
 
 Key = tuple[str, str]  # level, workload
@@ -224,9 +224,10 @@ def _skewed(
 ) -> Mapping[str, Sequence[Sequence[int]]]:
     """The nanoseconds of each call, by peer and start."""
     found: dict[str, list[Sequence[int]]] = {peer.name: [] for peer in PEERS[driver]}
-    for _ in range(length.starts):
+    for number in range(length.starts):
         with _running(server, driver, errors) as peers:
-            for process in peers.interleaved(1):
+            first = number % max(1, len(peers.running))
+            for process in peers.running[first:] + peers.running[:first]:
                 times = peers.ask(process, "prepared.timing.run_skewed", calls=length.calls,
                                   rare_share=RARE_SHARE)  # fmt: skip
                 if times is not None:

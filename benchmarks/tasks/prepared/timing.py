@@ -38,6 +38,7 @@ def _execute(sql: str, params: Any) -> None:
 
 def run_skewed(calls: int, rare_share: float) -> list[int]:
     """Nanoseconds of each of *calls*, of which about *rare_share* ask for the rare value."""
+    connection.ensure_connection()
     chance = random.Random(4711)
     times = []
     for _ in range(calls):
