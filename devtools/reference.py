@@ -1,12 +1,15 @@
 """Writes docs/reference.md from the code: `python -m devtools.reference`."""
 
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 from django_psycopg_pooled import errors
 from django_psycopg_pooled.checks import CHECKS
 from django_psycopg_pooled.options import NOT_HERE, table
 from django_psycopg_pooled.pool.counters import Counters
+from django_psycopg_pooled.query_facts import QueryFacts
+from django_psycopg_pooled.statements.figures import RANKS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference.md"
 
@@ -33,6 +36,42 @@ SUMS = {
     "reclaimed": "loans taken back because nobody could end them any more; not psycopg_pool's",
 }
 
+QUERIES = {
+    "text": "the statement without literals: `?` for each, `...` for lists of values",
+    "calls": "executions, also those that failed",
+    "errors": "those that failed",
+    "errors_by_sqlstate": "the same by SQLSTATE, or by exception where the server gave none",
+    "rows": "rows returned or changed, as the driver says",
+    "total_s": "time in the driver: the server, the network, and reading what came",
+    "mean_s": "`total_s / calls`",
+    "min_s": "the shortest",
+    "max_s": "the longest",
+    "p50_s": "half were not longer; percentiles are right to 4.4 %",
+    "p95_s": "95 % were not longer",
+    "p99_s": "99 % were not longer",
+    "waited_s": "time for a connection, where this was the first statement of a loan",
+    "plain_calls": "executions that were not prepared",
+    "plain_mean_s": "their mean",
+    "prepared_calls": "executions that were",
+    "prepared_mean_s": "their mean",
+    "callers": "your lines of code that executed it, at most 8: `text`, `calls`, `share`",
+    "works": "the requests (by route), tasks and commands that did, at most 8; likewise",
+    "n_plus_one": "how many of these, or else loans, executed it more often than"
+    " `n_plus_one_threshold` with different parameters",
+    "n_plus_one_most": "how often one of them did",
+    "first_seen": "seconds since 1970",
+    "last_seen": "seconds since 1970, when it was last counted: at most 256 statements later",
+}
+BY = {
+    "total_time": "total_s",
+    "calls": "calls",
+    "mean": "mean_s",
+    "p95": "p95_s",
+    "rows": "rows",
+    "errors": "errors",
+    "n_plus_one": "n_plus_one",
+}
+
 
 def page() -> str:
     """The text of the page."""
@@ -46,6 +85,7 @@ def page() -> str:
             *_errors(),
             *_checks(),
             *_statistics(),
+            *_queries(),
         ]
     )
 
@@ -122,6 +162,25 @@ def _statistics() -> Iterator[str]:
         yield f"| `{name}` | {SUMS[name]} |"
     for name, text in SIZES.items():
         yield f"| `{name}` | {text} |"
+    yield ""
+
+
+def _queries() -> Iterator[str]:
+    yield "## Statements"
+    yield ""
+    yield "Fields of what `pool.queries.top()` returns, one for all statements that differ only in"
+    yield "literals, lengths of lists and made-up names. At most 2,000 are told apart; the least"
+    yield "used ones become one, `other`. Durations are in seconds."
+    yield ""
+    yield "| field | what it is |"
+    yield "|---|---|"
+    for field in fields(QueryFacts):
+        yield f"| `{field.name}` | {QUERIES[field.name]} |"
+    yield ""
+    yield "`by` is one of " + ", ".join(f"`{word}` (`{BY[word]}`)" for word in RANKS) + "."
+    yield ""
+    yield "Slow statements, traces and reports go to the logger `django_psycopg_pooled.queries`:"
+    yield "slow ones at WARNING, each at most once in 10 seconds; the others at INFO."
     yield ""
 
 
