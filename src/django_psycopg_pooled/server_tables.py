@@ -95,7 +95,7 @@ def _session(
         verb = "runs" if backend.state == "active" else "last"
         yield _cut(f"{inner}{verb}: {_one_line(backend.query)}")
     if known := ours.get(backend.pid):
-        yield _cut(f"{inner}ours: {known}")
+        yield from _wrapped(f"ours: {known}", inner)
 
 
 def _doing(backend: BackendFacts) -> Iterator[str]:

