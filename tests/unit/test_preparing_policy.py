@@ -211,6 +211,16 @@ def test_a_registered_text_that_cannot_be_prepared_is_reported() -> None:
         scene.preparer.register(SQL, plan_cache_mode="generic")
 
 
+def test_a_text_that_is_registered_late_is_prepared_anew_as_it_says() -> None:
+    scene = hot()
+    [before] = scene.cursor.connection.served
+    scene.preparer.register(SQL, "by id", "force_generic_plan")
+    assert scene.execute(SQL, 1) == "prepared"
+    [after] = scene.cursor.connection.served
+    assert (before.mode, after.mode) == ("", "force_generic_plan")
+    assert before.name != after.name
+
+
 def test_a_page_is_prepared_only_if_it_is_registered() -> None:
     scene = Scene(threshold=0)
     page = f"{SQL} LIMIT 10 OFFSET 20"
@@ -266,7 +276,11 @@ def test_a_flood_of_texts_does_not_make_a_hot_one_forgotten(
     for column in "bcd":
         scene.execute(f"SELECT {column} FROM t WHERE id = %s", 1)
     assert len(scene.preparer.report()) == 3
-    assert scene.preparer.plan_for(Record(SQL)) is not plan
+    scene.record(SQL).plan = again = scene.preparer.plan_for(Record(SQL))
+    assert again is not plan
+    assert scene.execute(SQL, 1) == "prepared"
+    names = [statement.name for statement in scene.cursor.connection.served]
+    assert len(set(names)) == len(names) == 5
 
 
 def test_a_denial_is_logged_once_without_a_parameter(caplog: pytest.LogCaptureFixture) -> None:

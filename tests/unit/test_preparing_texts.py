@@ -3,7 +3,7 @@
 import pytest
 
 from django_psycopg_pooled.drivers.preparing import is_refusal, numbered
-from django_psycopg_pooled.preparing.texts import misplacement, objection, placeholders
+from django_psycopg_pooled.preparing.texts import closer_objection, objection, placeholders
 
 FIT = [
     "SELECT a FROM t WHERE id = %s",
@@ -14,13 +14,14 @@ FIT = [
     "UPDATE t SET a = a %% %s WHERE id = %s",
     "SELECT a FROM t WHERE id > %s LIMIT 10",
     'SELECT \'a\' || %s, "a""b" FROM t /* a comment */',
+    "SELECT 'unknown', 'a-b', '1.5', '{\"a\": 1}' FROM t WHERE a = %s",
     "SELECT offset_ FROM t WHERE offset_ = %s",
 ]
 
 
 @pytest.mark.parametrize("sql", FIT)
 def test_what_the_orm_writes_is_fit(sql: str) -> None:
-    assert objection(sql, registered=False) == misplacement(sql) == ""
+    assert objection(sql, registered=False) == closer_objection(sql) == ""
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,24 @@ def test_what_no_prepare_can_do_is_refused_at_sight(sql: str) -> None:
     ],
 )
 def test_a_placeholder_that_is_no_parameter_is_refused(sql: str) -> None:
-    assert misplacement(sql)
+    assert closer_objection(sql)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "'now'",
+        "'TODAY'",
+        "E'now'",
+        "'2020-01-01'",
+        "'12:30'",
+        "'1.2.2020'",
+        "$$now$$",
+        "'January 8, 1999'",
+    ],
+)
+def test_a_moment_in_quotes_is_refused_since_it_would_be_read_once(moment: str) -> None:
+    assert closer_objection(f"SELECT * FROM t WHERE a > {moment}::timestamptz AND b = %s")
 
 
 def test_placeholders_are_numbered_and_doubled_signs_are_single_again() -> None:

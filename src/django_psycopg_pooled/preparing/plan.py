@@ -54,10 +54,10 @@ class Variant:
 
     __slots__ = ("generation", "proven", "statement", "types")
 
-    def __init__(self, types: Types, statement: Any) -> None:
+    def __init__(self, types: Types, generation: int) -> None:
         self.types = types
-        self.statement = statement  # the driver's; another object in each generation
-        self.generation = 0
+        self.generation = generation
+        self.statement: Any = None  # the driver's; another object in each generation
         # PREPARE has succeeded once in this process, so that it needs no savepoint.
         self.proven = False
 
@@ -77,14 +77,14 @@ class Plan:
         binding: Binding,
         placeholders: int,
         threshold: float,
-        target: Target | None,
+        generation: int,
         now: float,
     ) -> None:
         self.sql = sql
         self.way = Way.COUNTING
         self.placeholders = placeholders
         self.threshold = threshold
-        self.target = target
+        self.target: Target | None = None
         self.calls = 0
         self.reason = ""
         self.sqlstate = ""
@@ -97,6 +97,7 @@ class Plan:
         # By the types of parameters; also by such with NULLs, which fit more than one.
         self.variants: dict[Types, Variant] = {}
         self._binding = binding
+        self._generation = generation  # of its first variants
         self._strikes = 0
         self._stale_times = 0
         self._stale_at = 0.0
@@ -119,7 +120,7 @@ class Plan:
                     return None
                 unknown = self._binding.unknown
                 declared = tuple(unknown if kind is None else kind for kind in types)
-                found = Variant(declared, None)
+                found = Variant(declared, self._generation)
                 found.statement = self._statement(found)
                 self.variants[declared] = found
             if len(self.variants) < MOST_ALIASES:
@@ -168,6 +169,14 @@ class Plan:
             self.reason, self.sqlstate = reason, sqlstate
             if self.way is not Way.DENIED:
                 self._move(Way.DENIED, now)
+
+    def aim(self, target: Target) -> None:
+        """The user has registered it: no counting any more."""
+        with self._lock:
+            self.target = target
+            self.threshold = 0
+            for variant in self.distinct():
+                self._renew(variant)
 
     def bump(self) -> None:
         """The schema may have changed: prepare it anew everywhere, under another name."""

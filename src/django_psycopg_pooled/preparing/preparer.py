@@ -21,7 +21,7 @@ from django_psycopg_pooled.preparing.plan import (
     Way,
 )
 from django_psycopg_pooled.preparing.report import facts_of
-from django_psycopg_pooled.preparing.texts import misplacement, objection, placeholders
+from django_psycopg_pooled.preparing.texts import closer_objection, objection, placeholders
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Records(Protocol):
 class Preparer:
     """Lives as long as its pool. Any thread; blocks for round trips of execute() only.
 
-    Guards: `_lock` guards adding to `_plans`, and `_off`. Lock order: none is held with another.
+    Guards: `_lock` guards adding to `_plans`, `_dropped` and `_off`. Never held with another lock.
     """
 
     def __init__(
@@ -78,6 +78,9 @@ class Preparer:
         self._off = not mode or binding is None
         # Texts that were prepared, denied or registered: a flood of others makes nobody forget it.
         self._plans: dict[str, Plan] = {}
+        # How many of them were forgotten. A new plan for such a text must not give the names of the
+        # old one, which connections may still hold.
+        self._dropped = 0
         self._holdings: weakref.WeakValueDictionary[int, Holdings] = weakref.WeakValueDictionary()
         # Whose records must be told when a text gets or loses its plan.
         self.book: Records | None = None
@@ -118,7 +121,7 @@ class Preparer:
             return None
         if objection(sql, registered=False):
             return None
-        return self._new_plan(sql, None, self._threshold if self._auto else NEVER)
+        return self._new_plan(sql, self._threshold if self._auto else NEVER)
 
     def execute(self, cursor: Any, plain: Plain, plan: Plan, query: Any, params: Any) -> str:
         """Run *query*, whose record has *plan*, in one way or the other; say in which.
@@ -174,11 +177,14 @@ class Preparer:
             )
         if self._off:
             return
-        plan = self._new_plan(sql, Target(name or "", plan_cache_mode or ""), 0)
+        target = Target(name or "", plan_cache_mode or "")
+        with self._lock:
+            plan = self._plans.get(sql)
+            if plan is None:
+                self._plans[sql] = plan = self._new_plan(sql, 0)
+        plan.aim(target)
         if reason := objection(sql, registered=True):
             plan.deny(reason, self._now())
-        with self._lock:
-            self._plans[sql] = plan
         self._tell_book(sql)
 
     def bump(self) -> None:
@@ -189,9 +195,10 @@ class Preparer:
     def report(self) -> list[PreparedFacts]:
         """What is prepared, denied and demoted, most used first. Does not block."""
         held: dict[Plan, list[Held]] = {}
-        for holdings in list(self._holdings.values()):
-            for each in holdings.all():
-                held.setdefault(each.plan, []).append(each)
+        for reference in self._holdings.valuerefs():
+            if (holdings := reference()) is not None:
+                for each in holdings.all():
+                    held.setdefault(each.plan, []).append(each)
         now = self._now()
         facts = [
             facts_of(plan, held.get(plan, []), self._shown(plan.sql), now)
@@ -204,15 +211,16 @@ class Preparer:
         if not self._off and not self._auto:
             self._tell_book(None)
 
-    def _new_plan(self, sql: str, target: Target | None, threshold: float) -> Plan:
-        return Plan(sql, self._binding, placeholders(sql), threshold, target, self._now())
+    def _new_plan(self, sql: str, threshold: float) -> Plan:
+        now = self._now()
+        return Plan(sql, self._binding, placeholders(sql), threshold, self._dropped, now)
 
     def _turns_to_preparing(self, plan: Plan) -> bool:
         """Whether a text that was not prepared until now is from now on."""
         if plan.way is Way.COUNTING:
             if plan.calls < plan.threshold and not blocks.inside():
                 return False
-            reason = misplacement(plan.sql)
+            reason = closer_objection(plan.sql)
             if reason:
                 plan.deny(reason, self._now())
             if not self._remembers(plan) or reason:
@@ -227,6 +235,7 @@ class Preparer:
                 for sql, kept in list(self._plans.items()):
                     if kept.target is None:
                         del self._plans[sql]
+                        self._dropped += 1
                         break
             return self._plans.setdefault(plan.sql, plan) is plan
 
