@@ -14,7 +14,18 @@ import pytest
 from django.apps import AppConfig, apps
 from django.core.exceptions import EmptyResultSet
 from django.db import DataError, connections, models, transaction
-from django.db.models import F, Q
+from django.db.models import (
+    Case,
+    Count,
+    Exists,
+    ExpressionWrapper,
+    F,
+    FilteredRelation,
+    OuterRef,
+    Q,
+    Value,
+    When,
+)
 from django.test.utils import CaptureQueriesContext
 
 from devtools.postgres import PostgresServer
@@ -401,6 +412,28 @@ def test_conditions_around_and_beside_it_hold(pair: Pair) -> None:
         expected = outcome(pair[0], Sample, condition)
         assert isinstance(expected, list)
         assert outcome(pair[1], Sample, condition) == expected
+
+
+def test_it_may_stand_wherever_a_condition_may(pair: Pair) -> None:
+    many = Q(pk__in=range(1, 20))
+    children = Sample._default_manager.filter(many, parent=OuterRef("pk"))
+    shapes: list[Callable[[models.QuerySet[Any]], models.QuerySet[Any]]] = [
+        lambda rows: rows.annotate(x=ExpressionWrapper(many, models.BooleanField())),
+        lambda rows: rows.annotate(x=Case(When(many, then=Value(1)), default=Value(2))),
+        lambda rows: rows.annotate(x=Exists(children)).filter(x=True),
+        lambda rows: rows.annotate(x=Count("children", filter=Q(children__pk__in=range(20)))),
+        lambda rows: rows.alias(c=FilteredRelation("children", condition=many)).filter(c__gt=5),
+        lambda rows: rows.values("parent").annotate(x=Count("pk")).filter(parent__in=range(20)),
+        lambda rows: rows.filter(many).union(rows.filter(name__in=FILL["name"])).order_by("pk"),
+        lambda rows: rows.filter(many)[2:5],
+        lambda rows: rows.exclude(children__in=range(20)),
+    ]
+    for shape in shapes:
+        expected, found = (list(shape(rows_of(c)).values()) for c in pair)
+        assert found == expected
+        assert " = ANY(" in text_of(shape(rows_of(pair[1])))
+    totals = [rows_of(c).aggregate(x=Count("pk", filter=many)) for c in pair]
+    assert totals == [{"x": 19}] * 2
 
 
 PREPARED = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%%in_arrays_sample%%'"

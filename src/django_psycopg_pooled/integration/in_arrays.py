@@ -152,7 +152,9 @@ def as_array(node: Any, compiler: Any, connection: Any) -> Compiled | None:
         return None
     placeholder, text = written
     left, left_params = node.process_lhs(compiler, connection)
-    return f"{left} = ANY({placeholder})", [*left_params, ArrayText(text)]
+    # A list or a tuple, whichever this version of Django has.
+    together = type(left_params)([*left_params, ArrayText(text)])
+    return f"{left} = ANY({placeholder})", together
 
 
 class ArrayCompiler:
