@@ -1,9 +1,11 @@
 """pool.queries: what each statement has cost, who executed it, and how often too often."""
 
+import importlib.util
 import io
 import json
 import re
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ from django_psycopg_pooled.integration.wrapper import PooledWrapper
 from django_psycopg_pooled.query_facts import QueryFacts
 from django_psycopg_pooled.tracking.labels import set_label
 from tests.server.databases import Databases
-from tests.server.support import Call, borrow, eventually, pool_of, wrapper
+from tests.server.processes import PROJECT, Program
+from tests.server.support import Call, borrow, eventually, pool_of, require, wrapper
 
 HERE = "tests/server/test_queries.py"
 COUNT = "SELECT count(*) FROM books"
@@ -236,8 +239,8 @@ def client() -> Iterator[Client]:
     with override_settings(ROOT_URLCONF=__name__):
         yield Client()
     set_label(None)
-    for signal in (request_started, request_finished):
-        signal.disconnect(dispatch_uid=work.__name__)
+    for sent in (request_started, request_finished):
+        sent.disconnect(dispatch_uid=work.__name__)
 
 
 def test_n_plus_one_is_found_in_a_view_with_its_line_and_its_route(
@@ -273,6 +276,73 @@ def test_where_no_work_is_known_a_loan_is_what_repetitions_are_counted_in(
         connection.close()
     [facts] = queries_of(connection).top(by="n_plus_one")
     assert (facts.n_plus_one, facts.n_plus_one_most, facts.works) == (2, 20, ())
+
+
+SERVED = {
+    "project_settings.py": PROJECT["project_settings.py"]
+    + "ROOT_URLCONF = 'served_urls'\nINSTALLED_APPS = ['django_psycopg_pooled']\n",
+    "served_urls.py": """
+from asgiref.sync import sync_to_async
+from django.db import connection
+from django.http import JsonResponse
+from django.urls import path
+from django_psycopg_pooled import pools
+
+def run():
+    with connection.cursor() as cursor:
+        for n in range(20):
+            cursor.execute("SELECT %s", [n])
+
+def in_a_thread(request, tag):
+    run()
+    return JsonResponse({})
+
+async def in_a_coroutine(request, tag):
+    await sync_to_async(run)()
+    return JsonResponse({})
+
+def facts(request):
+    [facts] = [f for f in pools["default"].queries.top() if f.text == "SELECT %s"]
+    works = {work.text: work.calls for work in facts.works}
+    return JsonResponse({"works": works, "found": [facts.n_plus_one, facts.n_plus_one_most]})
+
+urlpatterns = [path("thread/<int:tag>/", in_a_thread), path("coroutine/<int:tag>/", in_a_coroutine)]
+urlpatterns += [path("facts/", facts), path("pool/", lambda request: JsonResponse({}))]
+""",
+    "served_asgi.py": "from django.core.asgi import get_asgi_application\n"
+    "application = get_asgi_application()\n",
+}
+UVICORN = ("uvicorn", "--lifespan=off", "--port={port}", "served_asgi:application")
+GEVENT = (
+    "gunicorn", "--worker-class=gevent", "--bind=127.0.0.1:{port}", "project_wsgi:application",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("program", "views"),
+    [(UVICORN, ["thread", "coroutine"]), (GEVENT, ["thread"])],  # gevent runs no coroutines
+    ids=["uvicorn", "gevent"],
+)
+def test_requests_side_by_side_are_told_apart_whatever_serves_them(
+    databases: Databases,
+    script_folder: Callable[[dict[str, str]], Path],
+    program: tuple[str, ...],
+    views: list[str],
+) -> None:
+    module, *arguments = program
+    for needed in (module, "gevent"):
+        require(importlib.util.find_spec(needed), f"needs {needed}: make .venv/.ready-test")
+    folder = script_folder({**PROJECT, **SERVED})
+    setup = {"default": databases.settings({"max_size": 5})}
+    with Program(folder, "-m", module, *arguments, databases=setup) as server:
+        server.wait_until_it_serves()
+        server.get_all([f"/{view}/{n}/" for n in range(10) for view in views], at_once=10)
+        assert server.get("/facts/") == {
+            "works": {f"GET /{view}/<int:tag>/": 200 for view in views},
+            "found": [10 * len(views), 20],
+        }
+        server.signal(signal.SIGTERM)
+        server.end()
 
 
 # ---- in which order, and how it is shown
