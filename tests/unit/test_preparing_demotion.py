@@ -34,6 +34,18 @@ def test_slow_for_one_value_in_ten_is_demoted() -> None:
     assert ways.count("prepared") < 60
 
 
+def test_one_slow_execution_in_the_first_ten_is_enough() -> None:
+    scene = Scene(threshold=5)
+    slow = 0
+    for i in range(100):
+        scene.binding.plain_s = 0.0001
+        scene.binding.prepared_s = 0.033 if i and i % 10 == 0 else 0.0001
+        way = scene.execute(SQL, i)
+        slow += way == "prepared" and scene.binding.prepared_s > 0.03
+    assert scene.preparer.report()[0].state == "demoted"
+    assert slow == 1
+
+
 def test_as_fast_as_ever_stays_prepared_but_for_a_look_now_and_then() -> None:
     scene, ways = measured(0, calls=5000)
     assert scene.preparer.report()[0].state == "prepared"

@@ -34,6 +34,7 @@ class Figures:
         "_trial_spent",
         "_window_count",
         "_window_spent",
+        "alert",
         "expected",
         "plain_count",
         "plain_spent",
@@ -58,6 +59,8 @@ class Figures:
         self._window_count = 0.0
         self._window_spent = 0.0
         self._dreadful = 0
+        # Every execution counts now: one was dreadful, and there are too few for a verdict.
+        self.alert = False
         self._goal = 0
         self._trial_count = 0
         self._trial_spent = 0.0
@@ -97,6 +100,7 @@ class Figures:
         expected = self.expected * count
         if spent > DREADFUL * expected and spent - expected > DREADFUL_S:
             self._dreadful += 1
+        self.alert = self._window_count < ENOUGH and self._dreadful > 0
         if self._window_count < ENOUGH and self._dreadful < 2:
             return False
         mean = self._window_spent / self._window_count

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from typing import Any
 
+from django_psycopg_pooled.preparing.figures import EXCESS_S, FACTOR
 from django_psycopg_pooled.preparing.plan import Plan, Variant
 
 HANDED_IN = 8  # executions, before their figures are handed to the plan
@@ -38,10 +39,10 @@ class Held:
         self.hits = hits = self.hits + 1
         self._count += 1
         self._spent += elapsed
-        plan = self.plan
-        expected = plan.figures.expected
-        slow = expected is not None and elapsed > 2 * expected + 0.002
-        if slow or hits == PLANNED_ONE_BY_ONE or hits % HANDED_IN == 0:
+        figures = self.plan.figures
+        expected = figures.expected
+        slow = expected is not None and elapsed > FACTOR * expected + EXCESS_S
+        if slow or figures.alert or hits == PLANNED_ONE_BY_ONE or hits % HANDED_IN == 0:
             self._hand_in(now)
             if expected is None or hits % REST_EVERY == 0:
                 self.rests, self.runs = True, None
