@@ -1,0 +1,1 @@
+"""Looking at the pools of running processes from a terminal."""

@@ -1,0 +1,49 @@
+"""Text that fits a terminal."""
+
+import textwrap
+from collections.abc import Sequence
+
+CUT = ".."
+NARROWEST = 6  # what is left of a cell that may be cut
+
+
+def printable(text: str) -> str:
+    """*text* without what would command a terminal: it may be a stranger's."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def cut(text: str, width: int, *, keep_end: bool = False) -> str:
+    """*text*, or as much of it as fits; of a path the end says more."""
+    if len(text) <= width:
+        return text
+    return CUT + text[len(text) - width + 2 :] if keep_end else text[: width - 2] + CUT
+
+
+def table(rows: Sequence[Sequence[str]], width: int, *, left: Sequence[int]) -> list[str]:
+    """Rows of one length as lines of at most *width* columns; the first row is the header.
+
+    left   the columns that are aligned to the left; these are cut where there is too little room
+    """
+    clean = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*clean, strict=True)]
+    excess = sum(widths) + 2 * (len(widths) - 1) - width
+    while excess > 0:
+        widest = max(left, key=lambda i: widths[i])
+        if widths[widest] <= NARROWEST:
+            break
+        widths[widest] -= 1
+        excess -= 1
+    return [
+        "  ".join(
+            cut(cell, size).ljust(size) if i in left else cell.rjust(size)
+            for i, (cell, size) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in clean
+    ]
+
+
+def wrapped(text: str, width: int, *, first: str = "", then: str = "  ") -> list[str]:
+    """*text* in lines of at most *width* columns."""
+    return textwrap.wrap(
+        printable(text), width, initial_indent=first, subsequent_indent=then
+    )  # fmt: skip

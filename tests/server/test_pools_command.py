@@ -1,0 +1,395 @@
+"""manage.py pools beside a running gunicorn: what it shows, what it does, how it ends."""
+
+import fcntl
+import json
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devtools.postgres import PostgresServer
+from django_psycopg_pooled.management.commands.pools import Command
+from tests.server.databases import Databases
+from tests.server.processes import Program, project_environ
+from tests.server.support import DATABASE, eventually, require
+from tests.server.test_control_socket import CONTROLLED
+
+# A view that calls a slow service inside a transaction; another that waits for its row.
+SHOP_URLS = """
+import os, time
+from pathlib import Path
+from django.db import connection, transaction
+from django.http import JsonResponse
+from django.urls import path
+from project_urls import pool, tag
+release = Path(__file__).parent / "release"
+
+def charge():
+    while not release.exists():
+        time.sleep(0.01)
+
+def checkout(request):
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("UPDATE stock SET n = n - 1 WHERE id = %s", [1])
+        charge()
+    return JsonResponse({"pid": os.getpid()})
+
+def refill(request):
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE stock SET n = n + 10 WHERE id = %s", [1])
+    return JsonResponse({"pid": os.getpid()})
+
+urlpatterns = [
+    path("checkout/", checkout), path("refill/", refill), path("pool/", pool),
+    path("tag/<int:tag>/", tag),
+]
+"""
+SETTINGS = """
+ROOT_URLCONF = "shop_urls"
+import sys
+if os.environ.get("TEST_WITHOUT_RICH"):
+    sys.modules["rich"] = None
+"""
+GUNICORN = (
+    "-m", "gunicorn", "--worker-class=gthread", "--workers=2", "--threads=4",
+    "--graceful-timeout=5", "--bind=127.0.0.1:{port}", "project_wsgi",
+)  # fmt: skip
+
+
+class Shop:
+    """A gunicorn with two workers, and manage.py beside it; one for all tests of this module."""
+
+    def __init__(self, folder: Path, server: PostgresServer) -> None:
+        self.folder = folder
+        self.server = server
+        self.entry = Databases(server).settings({"max_size": 4})
+        self.gunicorn = Program(folder, *GUNICORN, databases={"default": self.entry})
+
+    @property
+    def environ(self) -> dict[str, str]:
+        own = project_environ(self.folder, {"default": self.entry})
+        return {**os.environ, **own, "COLUMNS": "80", "TERM": "xterm"}
+
+    def pools(
+        self, *arguments: str, code: int = 0, **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run manage.py pools with these arguments; it must end with *code*."""
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-m", "django", "pools", *arguments],
+            cwd=self.folder, env={**self.environ, **environ}, timeout=30,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == code, (done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+        assert "\x1b" not in done.stdout
+        assert max(map(len, done.stdout.splitlines() or [""])) <= 80 or "--json" in arguments
+        return done
+
+    def facts(self, *arguments: str, code: int = 0) -> Any:
+        """What it says as JSON."""
+        return json.loads(self.pools(*arguments, "--json", code=code).stdout)
+
+    def workers(self) -> list[int]:
+        """Process ids of the workers, after both have served."""
+        found: set[int] = set()
+
+        def both() -> bool:
+            found.update(answer["process"] for answer in self.gunicorn.ask(20, at_once=8))
+            return len(found) == 2
+
+        eventually(both)
+        return sorted(found)
+
+    @contextmanager
+    def request(self, path: str) -> Iterator[None]:
+        """Somebody waits for *path* meanwhile."""
+        url = f"http://127.0.0.1:{self.gunicorn.port}{path}"
+        code = f"import urllib.request; urllib.request.urlopen({url!r}, timeout=60)"
+        client = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+        try:
+            yield
+        finally:
+            client.wait(20)
+
+    def psql(self, sql: str) -> list[str]:
+        return self.server.psql(sql, DATABASE)
+
+    def server_pids(self) -> set[int]:
+        """Of all connections of both workers."""
+        found = self.facts("status")["processes"]
+        pools = [pool for one in found for pool in one["pools"]]
+        return {c["server_pid"] for pool in pools for c in pool["connections"]}
+
+
+def write_project(folder: Path) -> Path:
+    for name, text in {**CONTROLLED, "shop_urls.py": SHOP_URLS}.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text + SETTINGS if name == "project_settings.py" else text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shop(server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    shop = Shop(write_project(tmp_path_factory.mktemp("shop")), server)
+    shop.psql("CREATE TABLE stock (id int PRIMARY KEY, n int); INSERT INTO stock VALUES (1, 9)")
+    try:
+        with shop.gunicorn:
+            shop.gunicorn.wait_until_it_serves()
+            shop.workers()
+            yield shop
+    finally:
+        shop.psql("DROP TABLE stock")
+        eventually(lambda: server.backends() == 0)
+
+
+@pytest.fixture
+def nobody(server: PostgresServer, tmp_path: Path) -> Shop:
+    """The same project, none of whose processes runs."""
+    return Shop(write_project(tmp_path), server)
+
+
+@contextmanager
+def holding_its_row(shop: Shop) -> Iterator[int]:
+    """A request that is idle in its transaction, and another that waits for it."""
+    idle = "SELECT pid FROM pg_stat_activity WHERE state = 'idle in transaction'"
+    waits = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    release = shop.folder / "release"
+    release.unlink(missing_ok=True)
+    with shop.request("/checkout/"):
+        try:
+            eventually(lambda: shop.psql(idle))
+            with shop.request("/refill/"):
+                try:
+                    eventually(lambda: shop.psql(waits))
+                    yield int(shop.psql(idle)[0])
+                finally:
+                    release.touch()
+        finally:
+            release.touch()
+
+
+def test_status_shows_each_workers_pool_and_json_has_all_facts(shop: Shop) -> None:
+    workers = shop.workers()
+    text = shop.pools().stdout
+    header, *rows = text.splitlines()
+    assert " ".join(header.split()) == "pid program pool lent idle size waiting longest up"
+    assert [int(row.split()[0]) for row in rows] == workers
+    assert all("gunicorn" in row and "default" in row and "/4" in row for row in rows)
+    facts = shop.facts("status")
+    assert [one["process"]["pid"] for one in facts["processes"]] == workers
+    assert facts["processes"][0]["pools"][0]["max_size"] == 4
+    assert facts["errors"] == facts["problems"] == []
+    [one] = shop.facts("status", "--pid", str(workers[0]))["processes"]
+    assert one["process"]["pid"] == workers[0]
+
+
+def test_pools_are_resized_in_every_process_and_a_wrong_size_is_told(shop: Shop) -> None:
+    try:
+        facts = shop.facts("resize", "--min-size", "2", "--max-size", "3")
+        sizes = [(p["min_size"], p["max_size"]) for one in facts["processes"] for p in one["pools"]]
+        assert sizes == [(2, 3), (2, 3)]
+        assert "max_size" in shop.pools("resize", "--max-size", "0", code=1).stdout
+    finally:
+        shop.pools("resize", "--min-size", "1", "--max-size", "4")
+
+
+def test_draining_replaces_every_connection(shop: Shop) -> None:
+    before = shop.server_pids()
+    shop.pools("drain")
+    eventually(lambda: not before & shop.server_pids())
+
+
+def test_paused_pools_are_something_wrong_until_they_are_resumed(shop: Shop) -> None:
+    try:
+        assert "! " in shop.pools("pause", "--wait", "5").stdout
+        assert "paused; 0 requests wait" in shop.pools("status", code=1).stdout
+        with shop.request("/tag/7/"):
+            eventually(lambda: "1 request waits" in shop.pools("status", code=1).stdout)
+            shop.pools("resume")
+    finally:
+        shop.pools("resume")
+
+
+def test_who_is_idle_in_a_transaction_is_named_by_its_lines(shop: Shop) -> None:
+    assert "No sessions are idle" in shop.pools("idle").stdout
+    with holding_its_row(shop) as pid:
+        text = shop.pools("idle", "--older-than", "0", code=1).stdout
+        assert f"{pid}  idle in transaction for" in text
+        assert "began at: shop_urls.py:" in text
+        assert " in checkout" in text
+        assert "now at: shop_urls.py:" in text
+        assert " in charge" in text
+        assert "GET checkout/" in text.replace("GET /checkout/", "GET checkout/")
+        [session] = shop.facts("idle", "--older-than", "0", code=1)["sessions"]
+        assert (session["pid"], session["ours"]["server_pid"]) == (pid, pid)
+        assert "999" in shop.pools("idle", "--older-than", "999").stdout
+
+
+def test_who_blocks_whom_is_a_tree_with_lines_and_can_be_ended(shop: Shop) -> None:
+    assert "No session waits" in shop.pools("blocking").stdout
+    with holding_its_row(shop) as pid:
+        text = shop.pools("blocking", "--older-than", "0", code=1).stdout
+        assert "1 session waits for locks" in text
+        assert "row of stock" in text
+        assert "in charge" in text
+        assert "in refill" in text
+        facts = shop.facts("blocking", "--older-than", "0", code=1)
+        assert facts["blocking"][0]["who"] == pid
+        assert str(pid) in facts["ours"]
+        shop.pools("blocking", "--older-than", "999")
+
+        refused = shop.pools("terminate", str(pid), code=2)
+        assert "--yes" in refused.stderr
+        shop.pools("terminate", "99999999", "--yes", code=2)
+        assert "has ended" in shop.pools("terminate", str(pid), "--yes").stdout
+        eventually(lambda: "No session waits" in shop.pools("blocking").stdout)
+
+
+def test_queries_of_all_processes_are_added_up(shop: Shop) -> None:
+    shop.workers()
+    [most, *_] = shop.facts("queries", "--by", "calls", "-n", "1")["statements"]
+    assert most["calls"] >= 20
+    assert "pg_backend_pid()" in most["text"]
+    assert "project_ask.py" in most["callers"][0]["text"]
+    text = shop.pools("queries").stdout
+    assert "statements by total_time" in text
+    assert "Of 2 processes" in text
+    assert "No statement is prepared" in shop.pools("prepared").stdout
+
+
+def test_with_nobody_to_ask_it_says_what_it_looked_for_and_where(nobody: Shop) -> None:
+    for arguments in ((), ("top",), ("drain", "--alias", "default")):
+        said = nobody.pools(*arguments, code=2).stderr
+        assert f"{nobody.folder}/sockets: not there" in said
+    assert "process 7 " in nobody.pools("status", "--pid", "7", code=2).stderr
+    # The server's own view needs nobody.
+    assert "sessions are idle" in nobody.pools("idle", "--older-than", "999").stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["statas"],
+        ["resize"],
+        ["resize", "--max-size", "x"],
+        ["terminate"],
+        ["top", "--times", "0"],
+        ["idle", "--alias", "nobody"],
+        ["idle", "--older-than", "-1"],
+        ["queries", "--by", "nothing"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        Command().run_from_argv(["manage.py", "pools", *arguments])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err
+
+
+# ---- top
+
+
+class Terminal:
+    """manage.py pools on a terminal of 80 columns and 24 lines."""
+
+    def __init__(self, shop: Shop, *arguments: str, **environ: str) -> None:
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.before = termios.tcgetattr(slave)
+        self._slave = slave
+        self.output = b""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "django", "pools", *arguments],
+            cwd=shop.folder, env={**shop.environ, **environ},
+            stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+        )  # fmt: skip
+
+    def read_until(self, text: bytes, times: int = 1) -> None:
+        deadline = time.monotonic() + 15
+        while self.output.count(text) < times:
+            assert time.monotonic() < deadline, self.output
+            if select.select([self._master], [], [], 0.1)[0]:
+                self.output += os.read(self._master, 4096)
+
+    def type(self, text: bytes) -> None:
+        os.write(self._master, text)
+
+    def end(self) -> int:
+        try:
+            code = self.process.wait(10)
+        finally:
+            self.process.kill()
+        while select.select([self._master], [], [], 0)[0]:
+            self.output += os.read(self._master, 4096)
+        assert termios.tcgetattr(self._slave) == self.before
+        os.close(self._master)
+        os.close(self._slave)
+        return code
+
+
+@pytest.mark.parametrize("rich", [False, True], ids=["plain", "rich"])
+@pytest.mark.parametrize("how", ["q", "Ctrl-C", "SIGTERM"])
+def test_top_is_drawn_anew_and_leaves_the_terminal_as_it_was(
+    shop: Shop, how: str, rich: bool
+) -> None:
+    if rich:
+        require(find_spec("rich"), "rich is missing: 'pip install rich' brings it.")
+    with holding_its_row(shop):
+        terminal = Terminal(shop, "top", "--interval", "0.1", TEST_WITHOUT_RICH="" if rich else "1")
+        terminal.read_until(b"Longest loans first", 3)
+        terminal.read_until(b" in charge")
+        if how == "q":
+            terminal.type(b"q")
+        elif how == "Ctrl-C":
+            terminal.process.send_signal(signal.SIGINT)
+        else:
+            terminal.process.terminate()
+        assert terminal.end() == (143 if how == "SIGTERM" else 0)
+        alternate = terminal.output.count(b"\x1b[?1049h")
+        assert alternate == terminal.output.count(b"\x1b[?1049l") == int(rich)
+        assert b"Traceback" not in terminal.output
+
+
+def test_top_without_a_terminal_is_one_frame_or_lines_of_json(shop: Shop) -> None:
+    text = shop.pools("top").stdout
+    assert text.count("Longest loans first") == 1
+    done = shop.pools("top", "--json", "--times", "2", "--interval", "0.1")
+    assert [len(json.loads(line)["processes"]) for line in done.stdout.splitlines()] == [2, 2]
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_colours_are_for_terminals_only_and_never_the_only_sign(shop: Shop, no_color: str) -> None:
+    shop.pools("pause")
+    try:
+        terminal = Terminal(shop, "status", NO_COLOR=no_color)
+        terminal.read_until(b"paused", 2)
+        assert terminal.end() == 1
+    finally:
+        shop.pools("resume")
+    assert (b"\x1b[" in terminal.output) == (not no_color)
+    assert b"! " in terminal.output
+
+
+def test_ending_a_session_is_asked_for_on_a_terminal(shop: Shop) -> None:
+    with holding_its_row(shop) as pid:
+        for answer, words, code in ((b"n\n", b"Nothing was done", 1), (b"y\n", b"has ended", 0)):
+            terminal = Terminal(shop, "terminate", str(pid))
+            terminal.read_until(b"End this session? [y/N]")
+            assert b"in charge" in terminal.output
+            terminal.type(answer)
+            terminal.read_until(words)
+            assert terminal.end() == code
