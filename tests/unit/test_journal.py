@@ -194,5 +194,16 @@ def test_memory_is_flat_over_300_000_statements_with_lists_of_all_lengths(
     assert sum(_calls(journal).values()) == 300_000
 
 
+@pytest.mark.xfail(reason="a Record keeps all of a text that its book does not keep", strict=True)
+def test_bulk_inserts_of_a_megabyte_do_not_pile_up_until_they_are_counted(
+    journal: Journal,
+) -> None:
+    book = Book()
+    for n in range(20):
+        rows = ", ".join([f"(%s, {n})"] * 100_000)
+        _run(journal, book.look_up(f"INSERT INTO a VALUES {rows}"))
+    assert sum(len(execution[0].sql) for execution in journal.trail) < 2_000_000
+
+
 def test_options_name_the_limit_that_the_journal_begins_with(journal: Journal) -> None:
     assert journal.n_plus_one == PoolOptions.parse(True).n_plus_one_threshold
