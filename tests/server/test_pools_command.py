@@ -1,6 +1,8 @@
 """manage.py pools beside a running gunicorn: what it shows, what it does, how it ends."""
 
+import contextlib
 import fcntl
+import io
 import json
 import os
 import pty
@@ -15,15 +17,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from unittest import mock
 
 import pytest
+from django.test import override_settings
 
 from devtools.postgres import PostgresServer
 from django_psycopg_pooled.management.commands.pools import Command
+from django_psycopg_pooled.management.process import project
 from tests.server.databases import Databases
 from tests.server.processes import Program, project_environ
-from tests.server.support import DATABASE, eventually, require
+from tests.server.support import DATABASE, eventually, require, wrapper
 from tests.server.test_control_socket import CONTROLLED
 
 # A view that calls a slow service inside a transaction; another that waits for its row.
@@ -68,6 +73,22 @@ GUNICORN = (
 )  # fmt: skip
 
 
+class Said(NamedTuple):
+    """What a command has printed."""
+
+    stdout: str
+    stderr: str
+
+
+def checked(said: Said, ended: int, code: int, arguments: tuple[str, ...]) -> Said:
+    """What is true of every run that is not on a terminal."""
+    assert ended == code, said
+    assert "Traceback" not in said.stderr
+    assert "\x1b" not in said.stdout
+    assert max(map(len, said.stdout.splitlines() or [""])) <= 80 or "--json" in arguments
+    return said
+
+
 class Shop:
     """A gunicorn with two workers, and manage.py beside it; one for all tests of this module."""
 
@@ -82,20 +103,41 @@ class Shop:
         own = project_environ(self.folder, {"default": self.entry})
         return {**os.environ, **own, "COLUMNS": "80", "TERM": "xterm"}
 
-    def pools(
-        self, *arguments: str, code: int = 0, **environ: str
-    ) -> subprocess.CompletedProcess[str]:
-        """Run manage.py pools with these arguments; it must end with *code*."""
+    def pools(self, *arguments: str, code: int = 0) -> Said:
+        """Run the command in this process, as the project's; it must end with *code*."""
+        out, err, ended = io.StringIO(), io.StringIO(), 0
+        with self._here(), contextlib.redirect_stderr(err):
+            try:
+                command = Command(stdout=out, stderr=err)
+                command.run_from_argv(["manage.py", "pools", *arguments])
+            except SystemExit as end:
+                ended = int(str(end.code))
+        return checked(Said(out.getvalue(), err.getvalue()), ended, code, arguments)
+
+    def manage_py(self, *arguments: str, code: int = 0) -> Said:
+        """The same in a process of its own, as users start it."""
         done = subprocess.run(
             [sys.executable, "-W", "error", "-m", "django", "pools", *arguments],
-            cwd=self.folder, env={**self.environ, **environ}, timeout=30,
+            cwd=self.folder, env=self.environ, timeout=30,
             stdin=subprocess.DEVNULL, capture_output=True, text=True,
         )  # fmt: skip
-        assert done.returncode == code, (done.stdout, done.stderr)
-        assert "Traceback" not in done.stderr
-        assert "\x1b" not in done.stdout
-        assert max(map(len, done.stdout.splitlines() or [""])) <= 80 or "--json" in arguments
-        return done
+        return checked(Said(done.stdout, done.stderr), done.returncode, code, arguments)
+
+    @contextmanager
+    def _here(self) -> Iterator[None]:
+        """This process is one of the project meanwhile."""
+        databases = Databases(self.server)
+        own = {"DJANGO_SETTINGS_MODULE": "project_settings", "COLUMNS": "80"}
+        directory = {"CONTROL_DIR": str(self.folder / "sockets")}
+        with mock.patch.dict(os.environ, own), override_settings(DJANGO_PSYCOPG_POOLED=directory):
+            databases.configure("default", self.entry)
+            project.cache_clear()
+            try:
+                yield
+            finally:
+                project.cache_clear()
+                wrapper("default").close_pool()
+                databases.remove()
 
     def facts(self, *arguments: str, code: int = 0) -> Any:
         """What it says as JSON."""
@@ -188,7 +230,8 @@ def test_status_shows_each_workers_pool_and_json_has_all_facts(shop: Shop) -> No
     assert " ".join(header.split()) == "pid program pool lent idle size waiting longest up"
     assert [int(row.split()[0]) for row in rows] == workers
     assert all("gunicorn" in row and "default" in row and "/4" in row for row in rows)
-    facts = shop.facts("status")
+    assert shop.manage_py().stdout.split()[:9] == text.split()[:9]
+    facts = json.loads(shop.manage_py("status", "--settings=project_settings", "--json").stdout)
     assert [one["process"]["pid"] for one in facts["processes"]] == workers
     assert facts["processes"][0]["pools"][0]["max_size"] == 4
     assert facts["errors"] == facts["problems"] == []
