@@ -148,6 +148,14 @@ def test_what_is_remembered_of_slow_statements_has_bounds(said: Said) -> None:
     assert len(desk.queries._reported_at) <= 1000
 
 
+def test_a_child_of_fork_logs_though_the_parent_was_at_it(said: Said) -> None:
+    desk = Desk(slow_query_threshold=0.1)
+    desk.queries._lock.acquire()
+    desk.queries.restart()
+    desk.run(elapsed=1.0)
+    assert len(said) == 1
+
+
 def test_off_it_costs_the_statement_nothing() -> None:
     assert Desk().journal.slow_after == float("inf")
 

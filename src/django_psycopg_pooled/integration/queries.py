@@ -7,6 +7,7 @@ from types import CodeType
 from typing import Any
 
 from django_psycopg_pooled.clock import SYSTEM_CLOCK, Clock
+from django_psycopg_pooled.forking import restart_in_child
 from django_psycopg_pooled.options import PoolOptions
 from django_psycopg_pooled.query_facts import QueryFacts
 from django_psycopg_pooled.query_tables import query_json, query_table, short_duration
@@ -38,19 +39,24 @@ class Queries:
         self._name = name
         self._journal = journal
         self._clock = clock
-        self._lock = threading.Lock()
         self._logging = threading.local()
-        self._since = clock.monotonic()
+        self.restart()
+        restart_in_child(self)
         self._threshold = self._trace_over = math.inf
         self._trace_until = -math.inf
         self._interval = math.inf
         self._report_due = math.inf
-        self._reported_at: dict[str, float] = {}
-        self._more: dict[str, int] = {}
         self.apply(options)
         if journal is not None:
             journal.slow = self._executed
             journal.after_fold = self.report_if_due
+
+    def restart(self) -> None:
+        """In a child of fork(): a lock that nobody holds; the journal begins anew, too."""
+        self._lock = threading.Lock()
+        self._since = self._clock.monotonic()
+        self._reported_at: dict[str, float] = {}
+        self._more: dict[str, int] = {}
 
     def __repr__(self) -> str:
         return f"<Queries of {self._name!r}>"
