@@ -8,7 +8,7 @@ import datetime
 import decimal
 import re
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -186,7 +186,7 @@ def prepares(connection: Any) -> bool:
     if not is_pooled(connection.alias, settings):
         return False
     options = settings["OPTIONS"].get("pool")
-    if not isinstance(options, dict):
+    if not isinstance(options, Mapping):
         options = {}
     return bool(options.get("prepare", PoolOptions.prepare)) and not options.get("pooler")
 
