@@ -15,6 +15,7 @@ import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +26,12 @@ from django.test import override_settings
 
 from devtools.postgres import PostgresServer
 from django_psycopg_pooled.management.commands.pools import Command
+from django_psycopg_pooled.management.fleet import Fleet
 from django_psycopg_pooled.management.process import project
+from django_psycopg_pooled.management.statements import prepared_lines, together
+from django_psycopg_pooled.management.status import status_lines, status_result
+from django_psycopg_pooled.prepared_facts import PreparedFacts
+from django_psycopg_pooled.query_facts import QueryFacts
 from tests.server.databases import Databases
 from tests.server.processes import Program, project_environ
 from tests.server.support import DATABASE, eventually, require, wrapper
@@ -341,6 +347,99 @@ def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFix
         Command().run_from_argv(["manage.py", "pools", *arguments])
     assert caught.value.code == 2
     assert capsys.readouterr().err
+
+
+# ---- what the tables make of facts
+
+
+def pool_facts(**changes: Any) -> dict[str, Any]:
+    lent = {"state": "lent", "in_state_s": 41.2}
+    facts = {
+        "name": "default", "connections": [lent, lent], "max_size": 2, "requests_waiting": 0,
+        "paused": False, "last_failure": None, "last_failure_ago_s": None,
+    }  # fmt: skip
+    return {**facts, **changes}
+
+
+def fleet_of(*pools: dict[str, Any], errors: dict[int, str] | None = None) -> Fleet:
+    process = {"pid": 4711, "program": "gunicorn", "uptime_s": 90.0}
+    return Fleet(({"process": process, "pools": list(pools)},), errors or {})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"requests_waiting": 7}, "7 requests wait, and all 2 connections are lent."),
+        ({"requests_waiting": 1, "max_size": 3}, "1 request waits for connects."),
+        ({"paused": True}, "paused; 0 requests wait until manage.py pools resume."),
+        (
+            {"last_failure": "no route\n to host", "last_failure_ago_s": 3.0},
+            "the last connect failed 3.0 s ago: no route to host.",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_pool_is_told_in_a_line_of_its_own(
+    changes: dict[str, Any], words: str
+) -> None:
+    assert status_result(fleet_of(pool_facts()), 80).wrong is False
+    result = status_result(fleet_of(pool_facts(**changes)), 80)
+    assert result.wrong
+    assert result.lines[-1] == f"! 4711 default: {words}"
+
+
+def test_a_process_that_does_not_answer_is_told_beside_those_that_do() -> None:
+    result = status_result(fleet_of(pool_facts(), errors={4712: "no answer within 8 s"}), 80)
+    assert result.wrong
+    assert "4711" in result.lines[1]
+    assert result.lines[-1] == "! 4712: no answer within 8 s."
+
+
+def test_long_names_are_cut_where_there_is_no_room_and_whole_where_there_is() -> None:
+    facts = fleet_of(pool_facts(name="a pool\x1b[2J with a name " * 5))
+    narrow, wide = status_lines(facts, 80), status_lines(facts, 300)
+    assert max(map(len, narrow)) <= 80
+    assert ".." in narrow[1]
+    assert ".." not in wide[1]
+    assert "\x1b" not in "".join(narrow + wide)
+
+
+def statement(**changes: Any) -> dict[str, Any]:
+    figures = {field.name: 0 if field.type in ("int", int) else 0.0 for field in fields(QueryFacts)}
+    caller = {"text": "shop/views.py:1 in a", "calls": 2, "share": 1.0}
+    texts = {"text": "SELECT %s", "errors_by_sqlstate": {"57014": 1}, "callers": [caller]}
+    return {**figures, **texts, "works": [], "new_in_a_later_version": 1, **changes}
+
+
+def test_two_processes_figures_of_a_statement_become_one() -> None:
+    one = statement(calls=2, total_s=4.0, mean_s=2.0, min_s=1.0, max_s=3.0, p95_s=2.5)
+    other = statement(calls=6, total_s=6.0, mean_s=1.0, min_s=0.5, max_s=9.0, p95_s=2.0)
+    [facts] = together([one, other], "total_time", 5)
+    assert (facts.calls, facts.total_s, facts.mean_s) == (8, 10.0, 1.25)
+    assert (facts.min_s, facts.max_s, facts.p95_s) == (0.5, 9.0, 2.5)
+    assert facts.errors_by_sqlstate == {"57014": 2}
+    [caller] = facts.callers
+    assert (caller.calls, caller.share) == (4, 0.5)
+
+
+def test_the_statements_that_have_most_come_first() -> None:
+    frequent = statement(text="a", calls=9, total_s=1.0)
+    costly = statement(text="b", calls=1, total_s=9.0)
+    for by, text in (("calls", "a"), ("total_time", "b")):
+        [most] = together([frequent, costly], by, 1)
+        assert most.text == text
+
+
+def test_prepared_statements_are_told_with_reasons_in_80_columns() -> None:
+    facts = PreparedFacts(
+        text='SELECT "shop_order"."id", ' * 20, name="orders", state="denied", sqlstate="0A000",
+        reason="cached plan must not change result type, and some more words to fill the line",
+        variants=1, hits=8120, connections=4, plain_mean_s=0.0102, prepared_mean_s=None,
+        since_s=3.0,
+    )  # fmt: skip
+    lines = prepared_lines([facts], 80)
+    assert max(map(len, lines)) <= 80
+    assert lines[1].split() == ["denied", "8,120", "4", "10.2", "ms"]
+    assert "(0A000)" in " ".join(lines)
 
 
 # ---- top

@@ -26,20 +26,25 @@ T = TypeVar("T")
 def queries(choice: Choice, count: int, by: str) -> Result:
     """The statements that have most of *by*, as RANKS names it."""
     fleet = ask("queries", choice, n=count * MANY, by=by)
-    found: dict[str, QueryFacts] = {}
-    for _, pool in fleet.pools():
-        for statement in pool["statements"]:
-            facts = _query_facts(statement)
-            known = found.get(facts.text)
-            found[facts.text] = _together(known, facts) if known else facts
-    field = RANKED_BY.get(by, by)
-    most = sorted(found.values(), key=lambda facts: -getattr(facts, field))[:count]
+    told = [statement for _, pool in fleet.pools() for statement in pool["statements"]]
+    most = together(told, by, count)
     lines = query_table(_names(fleet), by, _longest(fleet), most).splitlines()
     if len(fleet.processes) > 1:
         note = f"Of {len(fleet.processes)} processes; p95 is the worst of them."
         lines += ["", note]
-    told = {"statements": list(map(asdict, most)), "errors": fleet.as_json()["errors"]}
-    return Result([*lines, *_silent(fleet)], told, wrong=bool(fleet.errors))
+    facts = {"statements": list(map(asdict, most)), "errors": fleet.as_json()["errors"]}
+    return Result([*lines, *_silent(fleet)], facts, wrong=bool(fleet.errors))
+
+
+def together(told: Iterable[Facts], by: str, count: int) -> list[QueryFacts]:
+    """What several pools *told* of their statements as one, those first that have most of *by*."""
+    found: dict[str, QueryFacts] = {}
+    for statement in told:
+        facts = _query_facts(statement)
+        known = found.get(facts.text)
+        found[facts.text] = _merged(known, facts) if known else facts
+    field = RANKED_BY.get(by, by)
+    return sorted(found.values(), key=lambda facts: -getattr(facts, field))[:count]
 
 
 def prepared(choice: Choice, width: int) -> Result:
@@ -53,11 +58,11 @@ def prepared(choice: Choice, width: int) -> Result:
             found[facts.text, facts.state] = _both(known, facts) if known else facts
     most = sorted(found.values(), key=lambda facts: -facts.hits)
     told = {"prepared": list(map(asdict, most)), "errors": fleet.as_json()["errors"]}
-    lines = [*_prepared_lines(most, width), *_silent(fleet)]
+    lines = [*prepared_lines(most, width), *_silent(fleet)]
     return Result(lines, told, wrong=bool(fleet.errors))
 
 
-def _prepared_lines(found: Sequence[PreparedFacts], width: int) -> list[str]:
+def prepared_lines(found: Sequence[PreparedFacts], width: int) -> list[str]:
     """A line of figures each, its text, and why it is denied or demoted.
 
     state     hits  connections    plain  prepared
@@ -93,7 +98,7 @@ def _mean(seconds: float | None) -> str:
     return "" if seconds is None else short_duration(seconds)
 
 
-def _together(one: QueryFacts, other: QueryFacts) -> QueryFacts:
+def _merged(one: QueryFacts, other: QueryFacts) -> QueryFacts:
     changes: dict[str, Any] = {}
     for names, of in ((SUMS, sum), (MOSTS, max), (LEASTS, min)):
         for name in names:
