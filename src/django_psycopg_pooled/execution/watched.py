@@ -13,6 +13,7 @@ from django_psycopg_pooled.tracking.labels import current
 
 now = SYSTEM_CLOCK.monotonic
 
+_LASTING = int(Effect.LASTING)
 READ_ONLY = "25006"  # read_only_sql_transaction
 
 
@@ -40,6 +41,9 @@ class WatchedSession(Session):
 
     def before(self, connection: Any, effects: int) -> None:
         """A statement with these *effects* is about to run, or the session is dirty already."""
+        if effects & _LASTING and self.prepared:
+            # DISCARD ALL, DEALLOCATE ALL: also in a hook for the reset, where the connection stays.
+            self.prepared.doubt_all()
         status = self._driver.status(connection)
         idle = status is TransactionStatus.IDLE
         if idle:

@@ -89,7 +89,7 @@ class Figures:
         """Some prepared executions. True if they are suspect: try as many as they are."""
         self.prepared_count += count
         self.prepared_spent += spent
-        if not judged or self.expected is None:
+        if not count or not judged or self.expected is None:
             return False
         if self._window_count >= WINDOW:
             self._window_count /= 2

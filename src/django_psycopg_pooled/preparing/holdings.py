@@ -43,7 +43,7 @@ class Held:
         expected = figures.expected
         slow = expected is not None and elapsed > FACTOR * expected + EXCESS_S
         if slow or figures.alert or hits == PLANNED_ONE_BY_ONE or hits % HANDED_IN == 0:
-            self._hand_in(now)
+            self.hand_in(now)
             if expected is None or hits % REST_EVERY == 0:
                 self.rests, self.runs = True, None
 
@@ -51,7 +51,8 @@ class Held:
         """It may not be there any more, as after an interruption while it was prepared."""
         self.runs, self.rests = None, False
 
-    def _hand_in(self, now: float) -> None:
+    def hand_in(self, now: float) -> None:
+        """Tell the plan of what it does not know yet."""
         count, spent = self._count, self._spent
         self._count, self._spent = 0, 0.0
         self.plan.measured(count, spent, self.hits > PLANNED_ONE_BY_ONE, now)
@@ -59,6 +60,11 @@ class Held:
 
 class Holdings(OrderedDict[Variant, Held]):
     """The statements prepared on one connection, the one unused for longest first."""
+
+    def doubt_all(self) -> None:
+        """They may have been thrown away: each is closed and prepared anew when it is next used."""
+        for held in self.values():
+            held.doubtful()
 
     def all(self) -> list[Held]:
         """Every one, for a reader in another thread."""

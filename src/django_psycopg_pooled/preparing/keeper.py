@@ -38,9 +38,9 @@ class Keeper:
             holdings[variant] = held
             return None
         if held is not None:  # outdated or doubtful
-            binding.close(cursor, held.statement)
+            self._close(cursor, held)
         while len(holdings) >= self._max:
-            binding.close(cursor, holdings.popitem(last=False)[1].statement)
+            self._close(cursor, holdings.popitem(last=False)[1])
         if self._wonders and self._is_elsewhere(cursor):
             return None
         inside = binding.in_transaction(cursor.connection)
@@ -81,8 +81,7 @@ class Keeper:
         idle = bool(binding.is_idle(cursor.connection))
         if code == NOT_THERE:
             # Somebody has taken them away, and hardly this one alone.
-            for held in holdings.values():
-                held.doubtful()
+            holdings.doubt_all()
             self._wonders = True
             if idle:
                 self._is_elsewhere(cursor)
@@ -93,6 +92,10 @@ class Keeper:
         if outdated or not idle:
             plan.outdated(variant, holdings[variant].statement, self._now())
         return idle
+
+    def _close(self, cursor: Any, held: Held) -> None:
+        held.hand_in(self._now())
+        self._binding.close(cursor, held.statement)
 
     def _is_elsewhere(self, cursor: Any) -> bool:
         self._wonders = False
