@@ -11,6 +11,7 @@ from typing import Any
 from django.apps import AppConfig
 from django.core.checks import CheckMessage, Error, Info, Warning
 from django.db import connections
+from django.db.backends.postgresql.psycopg_any import is_psycopg3
 
 from django_psycopg_pooled.errors import OptionsError
 from django_psycopg_pooled.integration.identity import is_pooled
@@ -19,12 +20,20 @@ from django_psycopg_pooled.options import PoolOptions
 
 THREADS = re.compile(r"(?:^| )--threads[ =](\d+)(?= |$)")
 
+# What is bound to a session of the server.
+NOT_BEHIND_A_POOLER = ("prepare", "plan_cache_mode", "idle_in_transaction_timeout")
+
 # Each id with what it says, for the reference page.
 CHECKS = {
     "django_psycopg_pooled.E001": "OPTIONS['pool'] holds something that cannot be used.",
     "django_psycopg_pooled.W001": "CONN_MAX_AGE keeps pooled connections from other threads.",
     "django_psycopg_pooled.W002": "The web server has more threads than the pool has connections.",
+    "django_psycopg_pooled.W003": "`prepare` prepares nothing beside server_side_binding.",
+    "django_psycopg_pooled.W004": "The server ends idle transactions before the pool reports them.",
+    "django_psycopg_pooled.W005": "`on_idle_in_transaction` is never called.",
+    "django_psycopg_pooled.W006": "An option cannot hold behind a pooler.",
     "django_psycopg_pooled.I001": "CONN_HEALTH_CHECKS changes nothing: the pool always looks.",
+    "django_psycopg_pooled.I002": 'CONN_MAX_AGE keeps nothing beside release="transaction".',
 }
 
 
@@ -38,19 +47,6 @@ def check_databases(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> l
     return messages
 
 
-def _check_size(where: str, options: PoolOptions) -> Iterator[CheckMessage]:
-    threads = server_threads(sys.argv, os.environ)
-    if threads > options.max_size:
-        yield Warning(
-            f"{where}['OPTIONS']['pool']: max_size is {options.max_size}, and gunicorn runs"
-            f" {threads} threads in each process: {threads - options.max_size} of them may have to"
-            " wait.",
-            hint=f"Raise max_size to {threads}, if the server has room for as many connections of"
-            " each process; or lower gunicorn's --threads. It is well if requests seldom query.",
-            id="django_psycopg_pooled.W002",
-        )
-
-
 def server_threads(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """gunicorn's --threads, from its command line or GUNICORN_CMD_ARGS; 0 if neither has it."""
     arguments = shlex.split(environ.get("GUNICORN_CMD_ARGS", ""))
@@ -62,14 +58,96 @@ def server_threads(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 def _check(alias: str, settings: dict[str, Any]) -> Iterator[CheckMessage]:
     where = f"DATABASES[{alias!r}]"
+    pool = f"{where}['OPTIONS']['pool']"
     try:
-        yield from _check_size(where, PoolOptions.parse(settings["OPTIONS"].get("pool")))
+        options = PoolOptions.parse(settings["OPTIONS"].get("pool"))
     except OptionsError as error:
         for problem in error.problems:
-            yield Error(f"{where}['OPTIONS']['pool']: {problem}", id="django_psycopg_pooled.E001")
+            yield Error(f"{pool}: {problem}", id="django_psycopg_pooled.E001")
+        options = PoolOptions()
+    else:
+        yield from _check_size(pool, options)
+        yield from _check_prepare(pool, options, settings)
+        yield from _check_idle(pool, options)
+        yield from _check_pooler(pool, options)
+    yield from _check_ages(where, options, settings)
+
+
+def _check_size(pool: str, options: PoolOptions) -> Iterator[CheckMessage]:
+    threads = server_threads(sys.argv, os.environ)
+    if threads > options.max_size:
+        yield Warning(
+            f"{pool}: max_size is {options.max_size}, and gunicorn runs"
+            f" {threads} threads in each process: {threads - options.max_size} of them may have to"
+            " wait.",
+            hint=f"Raise max_size to {threads}, if the server has room for as many connections of"
+            " each process; or lower gunicorn's --threads. It is well if requests seldom query.",
+            id="django_psycopg_pooled.W002",
+        )
+
+
+def _check_prepare(
+    pool: str, options: PoolOptions, settings: dict[str, Any]
+) -> Iterator[CheckMessage]:
+    binds_on_server = is_psycopg3 and settings["OPTIONS"].get("server_side_binding") is True
+    if options.prepare and not options.pooler and binds_on_server:
+        yield Warning(
+            f"{pool}: prepare is {options.prepare!r}, and server_side_binding is True: nothing is"
+            " prepared, since only statements that are bound in this process are.",
+            hint="Remove server_side_binding: what the pool prepares is bound on the server, and"
+            " with the types that the same statement has without it.",
+            id="django_psycopg_pooled.W003",
+        )
+
+
+def _check_idle(pool: str, options: PoolOptions) -> Iterator[CheckMessage]:
+    threshold, limit = options.idle_in_transaction_threshold, options.idle_in_transaction_timeout
+    looks = threshold > 0 and options.num_workers > 0
+    if looks and 0 < limit <= threshold and not options.pooler:
+        yield Warning(
+            f"{pool}: idle_in_transaction_timeout is {limit:g} s and idle_in_transaction_threshold"
+            f" {threshold:g} s: the server ends each idle transaction before it is reported, and"
+            " only its error remains.",
+            hint=f"Set idle_in_transaction_threshold to less than {limit:g} s, or to 0 if the error"
+            " is all you want.",
+            id="django_psycopg_pooled.W004",
+        )
+    if options.on_idle_in_transaction is not None and not looks:
+        why = "num_workers" if threshold else "idle_in_transaction_threshold"
+        yield Warning(
+            f"{pool}: on_idle_in_transaction is set, and {why} is 0: it is never called.",
+            hint=f"Set {why} to more than 0, or leave on_idle_in_transaction out.",
+            id="django_psycopg_pooled.W005",
+        )
+
+
+def _check_pooler(pool: str, options: PoolOptions) -> Iterator[CheckMessage]:
+    given = [name for name in NOT_BEHIND_A_POOLER if getattr(options, name)]
+    if options.pooler and given:
+        yield Warning(
+            f"{pool}: pooler is {options.pooler!r}, so {' and '.join(given)} cannot hold: the next"
+            " statement may meet another session.",
+            hint=f"Leave out {' and '.join(given)}, or pooler if nothing stands between the pool"
+            " and the server. What is a setting of the server can be given to the role there, by"
+            " ALTER ROLE ... SET.",
+            id="django_psycopg_pooled.W006",
+        )
+
+
+def _check_ages(
+    where: str, options: PoolOptions, settings: dict[str, Any]
+) -> Iterator[CheckMessage]:
     age = settings["CONN_MAX_AGE"]
-    if age != 0:
-        kept = "until it ends" if age is None else f"for {age} s"
+    kept = "until it ends" if age is None else f"for {age} s"
+    if age != 0 and options.release == "transaction":
+        yield Info(
+            f"{where}['CONN_MAX_AGE'] is {age!r} and keeps nothing: with release='transaction'"
+            " each connection goes back to the pool when its transaction ends.",
+            hint="Set it to 0. The pool keeps connections open; their age is limited by its option"
+            " max_lifetime.",
+            id="django_psycopg_pooled.I002",
+        )
+    elif age != 0:
         yield Warning(
             f"{where}['CONN_MAX_AGE'] is {age!r}: each thread keeps its pooled connection {kept},"
             " and no other thread can borrow it meanwhile.",

@@ -8,6 +8,7 @@ import pytest
 from django.core import checks as django_checks
 from django.core.checks import CheckMessage
 from django.db import connections
+from django.db.backends.postgresql.psycopg_any import is_psycopg3
 
 import django_psycopg_pooled
 from django_psycopg_pooled import checks
@@ -17,8 +18,12 @@ ALIAS = "checked"
 
 
 @pytest.fixture(autouse=True)
-def _forget_the_alias() -> Iterator[None]:
+def _forget_the_alias_afterwards() -> Iterator[None]:
     yield
+    forget_the_alias()
+
+
+def forget_the_alias() -> None:
     connections.settings.pop(ALIAS, None)
     if hasattr(connections._connections, ALIAS):  # type: ignore[attr-defined]
         del connections[ALIAS]
@@ -28,6 +33,7 @@ def run(
     engine: str = "django_psycopg_pooled.backends.postgresql", **entry: Any
 ) -> list[CheckMessage]:
     """What the checks say of one alias with these settings."""
+    forget_the_alias()
     filled = connections.configure_settings(
         {"default": {}, ALIAS: {"ENGINE": engine, "NAME": "x", **copy.deepcopy(entry)}}
     )
@@ -65,6 +71,80 @@ def test_conn_health_checks_alone_are_explained() -> None:
     [message] = run(CONN_HEALTH_CHECKS=True)
     assert message.id == "django_psycopg_pooled.I001"
     assert message.level == django_checks.INFO
+
+
+def test_conn_max_age_keeps_nothing_between_transactions() -> None:
+    [message] = run(CONN_MAX_AGE=60, OPTIONS={"pool": {"release": "transaction"}})
+    assert message.id == "django_psycopg_pooled.I002"
+    assert "CONN_MAX_AGE'] is 60 and keeps nothing" in message.msg
+    assert message.level == django_checks.INFO
+
+
+def test_preparing_beside_binding_on_the_server_is_told() -> None:
+    options = {"pool": {"prepare": "auto"}, "server_side_binding": True}
+    messages = run(OPTIONS=options)
+    if not is_psycopg3:  # Django ignores it there
+        assert messages == []
+        return
+    [message] = messages
+    assert message.id == "django_psycopg_pooled.W003"
+    assert "nothing is prepared" in message.msg
+    assert message.hint is not None
+    assert "Remove server_side_binding" in message.hint
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pool": True, "server_side_binding": True},
+        {"pool": {"prepare": "auto"}, "server_side_binding": False},
+        {"pool": {"prepare": "registered"}},
+    ],
+)
+def test_one_of_the_two_ways_to_bind_is_well(options: dict[str, Any]) -> None:
+    assert run(OPTIONS=options) == []
+
+
+def test_a_timeout_that_forestalls_the_report_is_told() -> None:
+    [message] = run(OPTIONS={"pool": {"idle_in_transaction_timeout": 2}})
+    assert message.id == "django_psycopg_pooled.W004"
+    assert "idle_in_transaction_timeout is 2 s and idle_in_transaction_threshold 3 s" in message.msg
+    assert message.hint is not None
+    assert "less than 2 s" in message.hint
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        {"idle_in_transaction_timeout": 10},
+        {"idle_in_transaction_timeout": 2, "idle_in_transaction_threshold": 1},
+        {"idle_in_transaction_timeout": 2, "idle_in_transaction_threshold": 0},
+        {"idle_in_transaction_timeout": 2, "num_workers": 0},
+    ],
+)
+def test_a_timeout_that_forestalls_nothing_is_well(pool: dict[str, Any]) -> None:
+    assert run(OPTIONS={"pool": pool}) == []
+
+
+@pytest.mark.parametrize("cause", ["num_workers", "idle_in_transaction_threshold"])
+def test_a_hook_that_is_never_called_is_told(cause: str) -> None:
+    [message] = run(OPTIONS={"pool": {"on_idle_in_transaction": print, cause: 0}})
+    assert message.id == "django_psycopg_pooled.W005"
+    assert f"on_idle_in_transaction is set, and {cause} is 0: it is never called" in message.msg
+    assert run(OPTIONS={"pool": {"on_idle_in_transaction": print}}) == []
+
+
+def test_options_that_cannot_hold_behind_a_pooler_are_told_together() -> None:
+    pool = {"pooler": "pgbouncer", "prepare": "auto", "idle_in_transaction_timeout": 10}
+    [message] = run(OPTIONS={"pool": pool, "server_side_binding": True})
+    assert message.id == "django_psycopg_pooled.W006"
+    assert "so prepare and idle_in_transaction_timeout cannot hold" in message.msg
+    assert run(OPTIONS={"pool": {"pooler": "pgbouncer"}}) == []
+
+
+def test_a_wrong_option_does_not_hide_what_else_is_wrong() -> None:
+    ids = [m.id for m in run(CONN_MAX_AGE=60, OPTIONS={"pool": {"max_sise": 1}})]
+    assert ids == ["django_psycopg_pooled.E001", "django_psycopg_pooled.W001"]
 
 
 def test_unpooled_aliases_and_other_engines_are_none_of_its_business() -> None:
