@@ -2,7 +2,9 @@
 
 import contextlib
 import importlib
+import signal
 import threading
+from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -223,6 +225,29 @@ def test_wrong_parameters_raise_what_they_did(things: PooledWrapper, databases: 
             # Where in the text it is, a prepared statement cannot say.
             raised.append((type(caught.value), str(caught.value).splitlines()[0]))
         assert raised[0] == raised[1], params
+
+
+@pytest.mark.skipif(not is_psycopg3, reason="psycopg2 does not hear signals while it waits")
+def test_an_interrupt_ends_the_statement_and_the_connection_goes_on(things: PooledWrapper) -> None:
+    sleep = "SELECT pg_sleep(%s::float8 / 1000)"
+    value(things, sleep, 1)
+    with pytest.raises(KeyboardInterrupt), interrupted_after(0.1):
+        value(things, sleep, 20_000)
+    assert value(things, BY_ID, 1) == "one"
+    value(things, sleep, 1)
+    assert facts(things, "SELECT pg_sleep").hits == 2
+
+
+@contextlib.contextmanager
+def interrupted_after(seconds: float) -> Iterator[None]:
+    """Ctrl-C while the block runs."""
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.mark.skipif(not is_psycopg3, reason="psycopg 3's hooks")
