@@ -68,7 +68,7 @@ class Keeper:
                     raise
                 plan.doubt = Doubt(f"it cannot be prepared: {type(error).__name__}", code)
                 return None
-        variant.proven = True
+        variant.proven = variant.worked = True
         held.runs = statement
         return held
 

@@ -52,14 +52,16 @@ class Doubt(NamedTuple):
 class Variant:
     """A text with one combination of parameter types; lives as long as its plan."""
 
-    __slots__ = ("generation", "proven", "statement", "types")
+    __slots__ = ("generation", "proven", "statement", "types", "worked")
 
     def __init__(self, types: Types, generation: int) -> None:
         self.types = types
         self.generation = generation
         self.statement: Any = None  # the driver's; another object in each generation
-        # PREPARE has succeeded once in this process, so that it needs no savepoint.
+        # PREPARE has succeeded once in this process, so that it needs no savepoint; and whether it
+        # did so in any generation.
         self.proven = False
+        self.worked = False
 
 
 class Plan:

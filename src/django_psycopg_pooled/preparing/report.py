@@ -26,9 +26,9 @@ def facts_of(plan: Plan, held: Sequence[Held], text: str, now: float) -> Prepare
     for each in held:
         count, seconds = each.unknown
         hits, spent = hits + count, spent + seconds
-    proven = [variant for variant in plan.distinct() if variant.proven]
+    worked = [variant for variant in plan.distinct() if variant.worked]
     state = _STATES[plan.way]
-    if state == "prepared" and not proven:
+    if state == "prepared" and not worked:
         state = "hot"
     return PreparedFacts(
         text=text,
@@ -36,7 +36,7 @@ def facts_of(plan: Plan, held: Sequence[Held], text: str, now: float) -> Prepare
         state=state,
         reason=plan.reason,
         sqlstate=plan.sqlstate,
-        variants=len(proven),
+        variants=len(worked),
         hits=hits,
         connections=sum(each.hits > 0 for each in held),
         plain_mean_s=figures.plain_mean,
