@@ -16,6 +16,7 @@ from django_psycopg_pooled.options import PoolOptions
 from django_psycopg_pooled.pool.pool import Pool
 from django_psycopg_pooled.pool.texts import idle_report
 from django_psycopg_pooled.prepared_facts import PreparedFacts
+from django_psycopg_pooled.preparing.preparer import Preparer
 from django_psycopg_pooled.server_facts import ServerFacts
 from django_psycopg_pooled.server_tables import blocking_text
 from django_psycopg_pooled.snapshots import ConnectionSnapshot
@@ -46,6 +47,7 @@ class DatabasePool(Pool):
     def configure(self, **changes: object) -> None:
         """Pool.configure(); also of what is counted and logged of statements."""
         super().configure(**changes)
+        self._lookout.wake()  # for what is lent already; the next checkout would be too late
         self.queries.apply(self.options)
 
     def add_prepare_target(
@@ -81,18 +83,18 @@ class DatabasePool(Pool):
         Any thread; does not block.
         """
         found = [
-            (connection.quiet_s, connection)
+            (quiet, connection)
             for connection in self.connections()
             if (connection.activity or "").startswith("idle in transaction")
-            and connection.quiet_s is not None
-            and connection.quiet_s >= older_than
+            and (quiet := _quiet_s(connection)) is not None
+            and quiet >= older_than
         ]
         return [connection for _, connection in sorted(found, key=lambda pair: -pair[0])]
 
     def idle_in_tx_stacks(self, older_than: float = 0.0) -> str:
         """Who is idle in a transaction, since when, and where in Python: text for people."""
         found = self.idle_in_transaction(older_than)
-        reports = [idle_report(self.name, each, each.quiet_s or 0.0) for each in found]
+        reports = [idle_report(self.name, each, _quiet_s(each) or 0.0) for each in found]
         return "\n\n".join(reports) or f"pool {self.name!r}: nothing is idle in a transaction"
 
     def server(self) -> ServerFacts:
@@ -119,6 +121,11 @@ class DatabasePool(Pool):
         """
         return list(self._events.incidents.kept)[::-1]
 
+    @property
+    def preparer(self) -> Preparer:
+        """Who decides which statements run prepared."""
+        return self._statements.preparer
+
     def forget_plans(self) -> None:
         """Prepare every statement anew when it is next used: the schema may have changed."""
         self._statements.preparer.bump()
@@ -132,3 +139,10 @@ class DatabasePool(Pool):
                 " prepared; take one that has."
             ) from None
         return str(sql)
+
+
+def _quiet_s(loan: ConnectionSnapshot) -> float | None:
+    """For how long nothing was executed; None while something is."""
+    if loan.statement_s is None:
+        return loan.in_state_s  # not by a cursor of ours: by COPY or large objects, with psycopg2
+    return loan.quiet_s

@@ -58,26 +58,38 @@ class Lookout:
     def run(self) -> None:
         """Look once, and say when to look again. Does not block but for logging and the hooks."""
         core = self._core
-        with core.lock:
-            loans = [(entry, entry.loan) for entry in core.ledger.entries if entry.loan]
-            limit = core.options.idle_in_transaction_threshold
-            if not loans or not limit or core.ledger.closed:
-                # Critical section: whoever borrows after this finds that nobody looks.
-                core.looking = False
-                core.unwatched = True
         try:
-            self._look(loans, limit)
+            self._look(self._loans(), core.options.idle_in_transaction_threshold)
         except Exception:
             # A hook's or a defect: watching must not end what it watches, nor itself.
             logger.exception("pool %r: looking after idle transactions failed", core.name)
-        if core.looking:
+        told = any(spell.logged for spell in self._spells.values())
+        with core.lock:
+            ledger = core.ledger
+            limit = core.options.idle_in_transaction_threshold
+            wanted = (limit and (ledger.lent or self._spells)) or told
+            # Critical section: whoever borrows after this finds that nobody looks. After the look,
+            # so that the next one cannot begin beside it.
+            core.looking = again = bool(wanted) and not ledger.closed
+            core.unwatched = not again
+        if again:
             self._come_again()
 
     def _come_again(self) -> None:
         core = self._core
-        pause = core.options.idle_in_transaction_threshold / 3
-        pause = min(max(pause, SHORTEST_PAUSE_S), LONGEST_PAUSE_S)
+        limit = core.options.idle_in_transaction_threshold
+        # With 0 only the ends of what was told before are awaited.
+        pause = min(max(limit / 3, SHORTEST_PAUSE_S), LONGEST_PAUSE_S) if limit else LONGEST_PAUSE_S
         core.runtime.call_at(core.clock.monotonic() + pause, self.run)
+
+    def _loans(self) -> list[tuple[Entry, int]]:
+        with self._core.lock:
+            return [(entry, entry.loan) for entry in self._core.ledger.entries if entry.loan]
+
+    def idle_since(self, entry: Entry) -> float | None:
+        """Since when the transaction of this loan was idle when somebody last looked; else None."""
+        spell = self._spells.get(entry.number)
+        return spell.since if spell is not None and spell.loan == entry.loan else None
 
     def _look(self, loans: list[tuple[Entry, int]], limit: float) -> None:
         core = self._core
@@ -124,8 +136,11 @@ class Lookout:
     def _tell_end(self, spell: Spell, now: float) -> None:
         if not spell.logged:
             return
-        session = spell.entry.session
+        entry = spell.entry
+        session = entry.session
         # Whatever ended it came after it; a look that finds no trace of that knows only by now.
-        ends = [t for t in (session.began, session.settled_at) if t > spell.since]
-        lasted = min(ends, default=now) - spell.since
+        traces = [session.began, session.settled_at]
+        if entry.loan != spell.loan:
+            traces.append(entry.since)
+        lasted = min((t for t in traces if t > spell.since), default=now) - spell.since
         logger.warning("%s", idle_ended_report(self._core.name, spell.place, lasted))

@@ -74,10 +74,13 @@ def _with_lines(
 ) -> ConnectionSnapshot:
     """The facts of a loan with what the driver and the observer know of it."""
     see, holder, session = core.observer, entry.holder, entry.session
+    begun = session.transaction_at
+    # One that an earlier borrower left open was rolled back by the pool.
+    inside = begun is not None and begun >= entry.since
     live = holder is not None and holder.ident == facts.thread_id and holder.alive
     stacks = {
         "borrowed": entry.stack,
-        "transaction": session.transaction_stack,
+        "transaction": session.transaction_stack if inside else None,
         "last statement": session.last,
         "now": see.now(holder.ident) if live and holder is not None else None,
     }
@@ -91,16 +94,16 @@ def _with_lines(
         now_at=places.get("now", ""),
         transaction_at=places.get("transaction", ""),
         stacks={what: tuple(see.lines(stack)) for what, stack in stacks.items() if stack},
-        **_statement(session, now),
-        **_transaction(session, now),
+        **_statement(session, entry.since, now),
+        **(_transaction(session, now) if inside else {}),
     )
 
 
-def _statement(session: Session, now: float) -> dict[str, Any]:
+def _statement(session: Session, lent_at: float, now: float) -> dict[str, Any]:
     """The last statement of this loan; its owner may be about to run another one."""
-    if session.last is None:
-        return {}
     began, ended = session.began, session.ended
+    if session.last is None or began < lent_at:
+        return {}
     runs = ended < began
     return {
         "statement": session.said(),
@@ -110,9 +113,9 @@ def _statement(session: Session, now: float) -> dict[str, Any]:
 
 
 def _transaction(session: Session, now: float) -> dict[str, Any]:
-    began, blocks = session.transaction_at, session.blocks
+    blocks = session.blocks
     return {
-        "transaction_s": None if began is None else now - max(began, session.settled_at),
+        "transaction_s": now - max(session.transaction_at or now, session.settled_at),
         "atomic_depth": len(blocks),
         "durable": any(block.durable for block in blocks[:1]),
     }
