@@ -156,6 +156,13 @@ def test_parameters_without_a_truth_are_not_asked_for_it() -> None:
     assert way == "plain"
 
 
+def test_a_text_of_bytes_is_sent_as_it_is() -> None:
+    scene = hot()
+    plan = scene.record(SQL).plan
+    preparer, plain = scene.preparer, scene.binding.plain
+    assert preparer.execute(scene.cursor, plain, plan, SQL.encode(), (1,)) == "plain"
+
+
 def test_in_a_child_of_fork_no_lock_of_the_parents_is_waited_for() -> None:
     scene = hot()
     plan = scene.record(SQL).plan

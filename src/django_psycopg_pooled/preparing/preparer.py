@@ -129,8 +129,10 @@ class Preparer:
         plain   the cursor's execute(query, params) below this one
         """
         kind = type(params)
-        if (kind is not tuple and kind is not list) or (
-            plan.way is not Way.PREPARED and not self._turns_to_preparing(plan)
+        if (
+            (kind is not tuple and kind is not list)
+            or type(query) is bytes  # in an encoding that the record's text may not have survived
+            or (plan.way is not Way.PREPARED and not self._turns_to_preparing(plan))
         ):
             return self._as_it_is(plain, plan, query, params)
         bound = self._binding.bind(cursor, query, params)
