@@ -119,9 +119,9 @@ def outcome(error: BaseException) -> tuple[str, str | None, str]:
 def differences(plain: Seen, prepared: Seen, *, columns: bool = True) -> list[str]:
     """Each thing that the second way shows otherwise; the columns' names and types on demand."""
     start = 0 if columns else 1
-    pairs: dict[str, tuple[Any, Any]] = {
+    pairs = {
         "result": (plain.result, prepared.result),
-        "answers": tuple([a[start:] for a in seen.answers] for seen in (plain, prepared)),
+        "answers": ([a[start:] for a in plain.answers], [a[start:] for a in prepared.answers]),
     }
     # Long IN lists become arrays where statements are prepared: that text is another one.
     if [sql for sql in plain.sql if "SAVEPOINT" not in sql] == [

@@ -112,11 +112,11 @@ class Everything(models.Model):
     uuids = ArrayField(models.UUIDField(), null=True)
     grid = ArrayField(ArrayField(models.IntegerField()), null=True)
     hstore = HStoreField(null=True)
-    integer_range: Any = IntegerRangeField(null=True)
-    big_range: Any = BigIntegerRangeField(null=True)
-    decimal_range: Any = DecimalRangeField(null=True)
-    date_range: Any = DateRangeField(null=True)
-    moment_range: Any = DateTimeRangeField(null=True)
+    integer_range = IntegerRangeField(null=True)  # type: ignore[misc]
+    big_range = BigIntegerRangeField(null=True)  # type: ignore[misc]
+    decimal_range = DecimalRangeField(null=True)  # type: ignore[misc]
+    date_range = DateRangeField(null=True)  # type: ignore[misc]
+    moment_range = DateTimeRangeField(null=True)  # type: ignore[misc]
     vector = SearchVectorField(null=True)
     doubled = models.GeneratedField(
         expression=Cast("integer", models.BigIntegerField()) * 2,
