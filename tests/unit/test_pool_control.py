@@ -134,6 +134,7 @@ def test_stats_have_psycopg_pools_keys_and_pop_starts_the_sums_anew() -> None:
         "requests_errors": 0,
         "usage_ms": 2500,
         "returns_bad": 0,
+        "idle_in_transaction": 0,
         "reclaimed": 0,
         "connections_num": 1,
         "connections_ms": 0,
@@ -154,5 +155,6 @@ def test_as_table_shows_each_connection_and_who_has_it() -> None:
         "\n"
         "#  state  server pid  for    age    uses  thread\n"
         "1  idle        10001  3 min  3 min     1\n"
-        "2  lent        10002  0.0 s  3 min     2  MainThread"
+        "2  lent        10002  0.0 s  3 min     2  MainThread\n"
+        "   idle"
     )
