@@ -1,0 +1,170 @@
+"""Prepared statements behind a real PgBouncer in transaction mode, of a version that knows none.
+
+PAINS 28: "prepared statement does not exist"; worse, and without an error: another one than meant.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+from django.db import Error, connections, transaction
+
+from devtools.pgbouncer import PgBouncer, program
+from devtools.postgres import PostgresServer
+from django_psycopg_pooled import pools
+from django_psycopg_pooled.integration.database_pool import DatabasePool
+from django_psycopg_pooled.integration.wrapper import PooledWrapper
+from tests.server.databases import Databases, assert_all_came_back
+from tests.server.support import Call, eventually, require, wrapper
+
+SERVERS, CLIENTS, ROUNDS = 2, 4, 40
+PREPARED = "SELECT count(*) FROM pg_prepared_statements"
+
+
+@pytest.fixture(scope="module")
+def bouncer(server: PostgresServer) -> Iterator[PgBouncer]:
+    require(program(), "pgbouncer is missing: 'apt-get install pgbouncer' brings it.")
+    with PgBouncer(server, default_pool_size=SERVERS) as bouncer:
+        yield bouncer
+
+
+@pytest.fixture
+def bounced(bouncer: PgBouncer) -> Iterator["Bounced"]:
+    bouncer.restart()  # with sessions in which nobody has prepared anything
+    databases = Bounced(bouncer)
+    yield databases
+    databases.remove()
+    for pool in pools.all():
+        assert_all_came_back(pool)
+    bouncer.stop()
+    eventually(lambda: bouncer.server.backends() == 0)
+
+
+class Bounced(Databases):
+    """Aliases that lead through PgBouncer."""
+
+    def __init__(self, bouncer: PgBouncer) -> None:
+        super().__init__(bouncer.server)
+        self._bouncer = bouncer
+
+    def through(self, **pool: Any) -> PooledWrapper:
+        options = {"prepare": "auto", "prepare_threshold": 0, "max_size": CLIENTS, **pool}
+        return self.add(options, HOST=self._bouncer.host, PORT=str(self._bouncer.port))
+
+
+class Clients:
+    """Threads with a connection each, that execute two statements and look at every answer."""
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+        self.served = 0
+        self.errors: list[Error] = []
+
+    def run(self, *, atomic: bool) -> None:
+        calls = [Call(partial(self._work, number, atomic)) for number in range(CLIENTS)]
+        for call in calls:
+            call.outcome()
+
+    def _work(self, client: int, atomic: bool) -> None:
+        for number in range(ROUNDS):
+            try:
+                with transaction.atomic(using=self.alias) if atomic else contextlib.nullcontext():
+                    self._ask(client, number)
+                self.served += 1
+            except Error as error:
+                self.errors.append(error)
+
+    def _ask(self, client: int, number: int) -> None:
+        # In another order in each client, so that names which count up would mean another one.
+        texts = ["SELECT %s::int, 'first'", "SELECT %s::int, 'second'", "SELECT %s::int, 'third'"]
+        for place in range(3):
+            text = texts[(place + client) % 3]
+            sent = client * 1000 + number
+            with connections[self.alias].cursor() as cursor:
+                cursor.execute(text, (sent,))
+                assert cursor.fetchall() == [(sent, text.split("'")[1])]
+
+
+def pool_of(connection: PooledWrapper) -> DatabasePool:
+    pool = connection.pool
+    assert isinstance(pool, DatabasePool)
+    return pool
+
+
+def hits(connection: PooledWrapper) -> int:
+    return sum(each.hits for each in pool_of(connection).prepared())
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was said of prepared statements."""
+    return [text for text in caplog.messages if "prepares no statements" in text]
+
+
+def test_with_the_option_nothing_is_prepared(
+    bounced: Bounced, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = bounced.through(pooler="pgbouncer")
+    clients = Clients(connection.alias)
+    clients.run(atomic=False)
+    clients.run(atomic=True)
+    assert (clients.served, clients.errors) == (2 * CLIENTS * ROUNDS, [])
+    assert hits(connection) == 0
+    assert pool_of(connection).prepared() == []
+    with connection.cursor() as cursor:
+        cursor.execute(PREPARED)
+        assert cursor.fetchone() == (0,)
+    assert warnings(caplog) == []
+
+
+def test_without_the_option_no_row_is_wrong_and_autocommit_sees_no_error(
+    bounced: Bounced, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = bounced.through()
+    clients = Clients(connection.alias)
+    clients.run(atomic=False)
+    assert (clients.served, clients.errors) == (CLIENTS * ROUNDS, [])
+    [warning] = warnings(caplog)
+    assert 'pooler="pgbouncer"' in warning
+    assert "PgBouncer >= 1.21" in warning
+    before = hits(connection)
+    clients.run(atomic=True)
+    assert (clients.served, clients.errors) == (2 * CLIENTS * ROUNDS, [])
+    assert hits(connection) == before
+    assert len(warnings(caplog)) == 1
+
+
+def test_without_the_option_transactions_fail_only_until_the_pooler_is_noticed(
+    bounced: Bounced, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = bounced.through()
+    clients = Clients(connection.alias)
+    clients.run(atomic=True)
+    # One in each client at the most for each of its statements: the first such cannot be healed.
+    assert len(clients.errors) <= 3 * CLIENTS, clients.errors
+    assert clients.served == CLIENTS * ROUNDS - len(clients.errors)
+    assert {code(error) for error in clients.errors} <= {"26000", "42P05"}
+    clients.errors.clear()
+    clients.run(atomic=False)
+    clients.run(atomic=True)
+    assert clients.errors == []
+    assert len(warnings(caplog)) == 1
+
+
+def code(error: Error) -> str | None:
+    cause = error.__cause__
+    return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+
+
+def test_a_pool_beside_the_pooler_goes_on_preparing(bounced: Bounced) -> None:
+    """The warning is about one alias; the other one is connected to the server itself."""
+    behind = bounced.through()
+    beside = bounced.add({"prepare": "auto", "prepare_threshold": 0, "max_size": CLIENTS})
+    Clients(behind.alias).run(atomic=False)
+    direct = Clients(beside.alias)
+    direct.run(atomic=True)
+    assert direct.errors == []
+    assert wrapper(beside.alias).pool is not behind.pool
+    assert hits(beside) > 0
+    assert sum(each.connections for each in pool_of(beside).prepared()) > 0
