@@ -1,6 +1,7 @@
 """Which line of the user's code is it, and what is its thread working on?"""
 
 import contextlib
+import functools
 import gc
 import importlib.util
 import os
@@ -486,3 +487,109 @@ import gc; gc.collect()
 assert len(labels._by_thread) <= 1, len(labels._by_thread)
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+# ---- blocks: with statements and decorated functions
+
+
+def _block_class() -> Any:
+    """A context manager of a library, as transaction.atomic is; keeps where it was entered."""
+    names: dict[str, Any] = {"capture_block": stacks.capture_block, "seen": []}
+    source = (
+        "from contextlib import ContextDecorator\n"
+        "class Block(ContextDecorator):\n"
+        "    def __enter__(self): seen.append(capture_block())\n"
+        "    def __exit__(self, *error): pass\n"
+    )
+    exec(compile(source, LIBRARY, "exec"), names)
+    names["Block"].seen = names["seen"]
+    return names["Block"]
+
+
+def _line_of(function: Any) -> str:
+    return f"{HERE}:{function.__code__.co_firstlineno} in {function.__qualname__}"
+
+
+def test_a_with_block_is_where_it_begins() -> None:
+    block = _block_class()
+    with block():
+        line = sys._getframe().f_lineno - 1
+    assert place(block.seen[0]) == f"{HERE}:{line} in test_a_with_block_is_where_it_begins"
+
+
+def test_a_decorated_function_is_where_it_is_defined_and_its_caller_comes_next() -> None:
+    block = _block_class()
+
+    def pay() -> None:
+        pass
+
+    block()(pay)()  # as @block() above it
+    assert lines(block.seen[0])[0] == _line_of(pay)
+    assert lines(block.seen[0])[1].endswith("its_caller_comes_next")
+
+
+def test_a_function_below_other_decorators_is_found() -> None:
+    block = _block_class()
+
+    def pay(self: Any, amount: int) -> int:
+        return amount
+
+    login_required = _code(LIBRARY, lambda: None, name="wrapper")
+    functools.update_wrapper(login_required, pay)
+    block()(login_required)()
+    block()(functools.partial(functools.partial(pay, None), 5))()
+    assert [lines(stack)[0] for stack in block.seen] == [_line_of(pay)] * 2
+
+
+def test_a_librarys_function_that_leads_nowhere_is_told_by_its_caller() -> None:
+    block = _block_class()
+    block()(_code(LIBRARY, lambda: None))()
+    block()(functools.partial(print, end=""))()
+    endless: Any = _code(LIBRARY, lambda: None)
+    endless.__wrapped__ = endless
+    block()(endless)()
+    for stack in block.seen:
+        assert lines(stack)[0].endswith("told_by_its_caller")
+
+
+class _Request:
+    method = "POST"
+
+
+def _call_as_view(block: Any, view: type) -> None:
+    """What Django's as_view() makes, decorated as by ATOMIC_REQUESTS, answers a request."""
+    names: dict[str, Any] = {}
+    exec(compile("def view(request): pass", LIBRARY, "exec"), names)
+    names["view"].view_class = view
+    block()(names["view"])(_Request())
+
+
+def test_a_class_based_view_is_told_by_the_method_that_answers() -> None:
+    block = _block_class()
+
+    class Base:
+        def post(self) -> None: ...
+
+    class Checkout(Base):
+        def get(self) -> None: ...
+
+    _call_as_view(block, Checkout)
+    assert lines(block.seen[0])[0] == _line_of(Base.post)
+
+
+def test_a_class_based_view_without_that_method_is_told_by_its_first_own_one() -> None:
+    block = _block_class()
+    library: dict[str, Any] = {}
+    exec(compile("class Generic:\n    def post(self): pass", LIBRARY, "exec"), library)
+
+    generic: Any = library["Generic"]
+
+    class Checkout(generic):  # type: ignore[misc]
+        name = "checkout"
+
+        def get_queryset(self) -> None: ...
+
+    _call_as_view(block, Checkout)
+    _call_as_view(block, generic)
+    assert lines(block.seen[0])[0] == _line_of(Checkout.get_queryset)
+    assert lines(block.seen[1])[0].endswith("in _call_as_view")

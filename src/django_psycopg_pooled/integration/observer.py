@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django_psycopg_pooled.pool.borrower import suspended_frame
 from django_psycopg_pooled.tracking import labels, stacks
 
 
@@ -18,7 +19,7 @@ class CodeObserver:
         return stacks.lines(stack) if stack else []
 
     def now(self, thread_id: int) -> Any:
-        return stacks.live(thread_id)
+        return stacks.live(thread_id, suspended_frame(thread_id))
 
     def label(self, thread_id: int) -> str | None:
         return labels.label_of(thread_id)

@@ -1,6 +1,10 @@
 """The thread that borrows."""
 
+import sys
 import threading
+import weakref
+from types import FrameType
+from typing import Any
 
 
 class Borrower:
@@ -35,6 +39,9 @@ class _Life:
 
 
 _local = threading.local()
+# By the number that gevent's threading gives a greenlet: where the loans of one are looked at, all
+# run in one thread, of which Python knows only the frame that runs.
+_greenlets: "weakref.WeakValueDictionary[int, Any]" = weakref.WeakValueDictionary()
 
 
 def borrower() -> Borrower:
@@ -44,4 +51,19 @@ def borrower() -> Borrower:
     except AttributeError:
         _local.borrower = borrower = Borrower()
         _local.life = _Life(borrower)
+        _remember_greenlet(borrower.ident)
         return borrower
+
+
+def suspended_frame(ident: int) -> FrameType | None:
+    """Where the greenlet of that number waits; None if it runs, has ended, or is a thread."""
+    greenlet = _greenlets.get(ident)
+    frame: FrameType | None = None if greenlet is None else greenlet.gr_frame
+    return frame
+
+
+def _remember_greenlet(ident: int) -> None:
+    module = sys.modules.get("greenlet")
+    greenlet = None if module is None else module.getcurrent()
+    if id(greenlet) == ident:  # else nothing is patched, and the number is a thread's
+        _greenlets[ident] = greenlet

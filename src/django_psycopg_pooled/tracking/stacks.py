@@ -7,11 +7,11 @@ dist-packages folder, or is ours; all other code is the user's, also what has no
 import os
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ContextDecorator
 from sys import _getframe
 from types import CodeType, FrameType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 # Innermost first, never empty: the code, and where in it (frame.f_lasti). Never a frame, whose
 # locals would then live as long as the stack.
@@ -67,12 +67,43 @@ def capture_block(skip: int = 0) -> RawStack:
         if frame is None:
             break
         if frame.f_code is _DECORATION:
-            code = getattr(frame.f_locals.get("func"), "__code__", None)
-            if code is not None and _is_users(code.co_filename):
-                return [(code, -1), *stack]
-            break
+            code = _decorated(frame.f_locals)
+            return [(code, -1), *stack] if code is not None else stack
         frame = frame.f_back
     return stack
+
+
+def _decorated(names: Mapping[str, Any]) -> CodeType | None:
+    """The user's function that a context manager decorates, below other decorators.
+
+    names   the locals of _DECORATION. For ATOMIC_REQUESTS the function is the one that Django's
+            as_view() made: then it is the view's method for this request.
+    """
+    function = names.get("func")
+    for _ in range(20):
+        code = getattr(function, "__code__", None)
+        if isinstance(code, CodeType) and _is_users(code.co_filename):
+            return code
+        view = getattr(function, "view_class", None)
+        if isinstance(view, type):
+            return _method(view, names.get("args", ()))
+        # functools.wraps() leaves the first, functools.partial() the second.
+        function = getattr(function, "__wrapped__", None) or getattr(function, "func", None)
+        if function is None:
+            break
+    return None
+
+
+def _method(view: type, args: Sequence[Any]) -> CodeType | None:
+    """Of the class's own methods the one that answers this request; else its first."""
+    method = str(getattr(args[0], "method", "")).lower() if args else ""
+    own = [vars(c) for c in view.__mro__]
+    for name in (method, "dispatch"):
+        code = getattr(next((c[name] for c in own if name in c), None), "__code__", None)
+        if isinstance(code, CodeType) and _is_users(code.co_filename):
+            return code
+    codes = (getattr(value, "__code__", None) for c in own for value in c.values())
+    return next((c for c in codes if isinstance(c, CodeType) and _is_users(c.co_filename)), None)
 
 
 def _decoration() -> CodeType | None:
@@ -83,15 +114,17 @@ def _decoration() -> CodeType | None:
 _DECORATION = _decoration()
 
 
-def live(thread_id: int) -> RawStack | None:
+def live(thread_id: int, suspended: FrameType | None = None) -> RawStack | None:
     """Where that thread is just now: its innermost frames, the user's among them if there is one.
 
-    None if the thread is gone; a greenlet that is not running has no thread. Does not block; stops
-    no thread, so what it returns may be a moment old. Worst case: 1000 frames, 0.1 us each.
+    suspended   where a greenlet is that does not run at this moment, and so is in no thread
+
+    None if the thread is gone. Does not block; stops no thread, so what it returns may be a moment
+    old. Worst case: 1000 frames, 0.1 us each.
     """
     raw: list[tuple[CodeType, int]] = []
     found = False
-    frame = sys._current_frames().get(thread_id)
+    frame = suspended or sys._current_frames().get(thread_id)
     for _ in _LIVE_DEPTH:
         if frame is None or (found and len(raw) == _LIVE_RECORDED):
             break
