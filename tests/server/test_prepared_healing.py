@@ -160,7 +160,6 @@ def test_after_this_process_has_changed_the_schema_no_transaction_fails(
     assert facts(things, "SELECT *").state == "prepared"
 
 
-@pytest.mark.xfail(strict=True, reason="the schema editor does not put AS_IT_IS in place yet")
 def test_a_migration_reads_the_table_that_it_has_just_changed(things: PooledWrapper) -> None:
     with things.schema_editor() as editor:
         assert row(things) == (1, "one")

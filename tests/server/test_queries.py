@@ -150,7 +150,6 @@ def test_errors_are_counted_by_sqlstate_and_reach_the_user_as_they_are(
     assert (divide.calls, divide.errors_by_sqlstate) == (2, {"22012": 1})
 
 
-@pytest.mark.xfail(reason="Pool.checkout() does not set Session.waited", strict=True)
 def test_the_time_for_a_connection_is_told_apart_from_the_statements(
     databases: Databases,
 ) -> None:
@@ -189,7 +188,6 @@ class Unhashable(str):
         raise RuntimeError("no hash")
 
 
-@pytest.mark.xfail(reason="WatchedSession.ran() lets it pass", strict=True)
 def test_parameters_that_refuse_to_be_told_apart_do_not_harm_their_statement(
     connection: PooledWrapper,
 ) -> None:

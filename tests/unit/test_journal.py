@@ -194,7 +194,6 @@ def test_memory_is_flat_over_300_000_statements_with_lists_of_all_lengths(
     assert sum(_calls(journal).values()) == 300_000
 
 
-@pytest.mark.xfail(reason="a Record keeps all of a text that its book does not keep", strict=True)
 def test_bulk_inserts_of_a_megabyte_do_not_pile_up_until_they_are_counted(
     journal: Journal,
 ) -> None:

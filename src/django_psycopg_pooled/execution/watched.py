@@ -4,7 +4,7 @@ from typing import Any
 
 from django_psycopg_pooled.clock import SYSTEM_CLOCK
 from django_psycopg_pooled.drivers.protocol import OPEN_TRANSACTION, Driver, TransactionStatus
-from django_psycopg_pooled.preparing.preparer import Preparer
+from django_psycopg_pooled.preparing.preparer import AsItIs, Preparer
 from django_psycopg_pooled.session import Effect, Session
 from django_psycopg_pooled.statements.book import Book, Record
 from django_psycopg_pooled.statements.fingerprint import fingerprint
@@ -30,7 +30,7 @@ class WatchedSession(Session):
         # Where executions are written down; None if nowhere.
         self.journal = journal
         # Executes the statements whose record has a plan.
-        self.preparer = preparer
+        self.preparer: Preparer | AsItIs = preparer
         # What it has prepared here.
         self.prepared = preparer.holdings()
         # Stands for the loan where the journal knows no request or task.
@@ -82,7 +82,7 @@ class WatchedSession(Session):
             return
         try:
             mark = hash(params if type(params) is tuple else tuple(params))
-        except TypeError:
+        except Exception:  # what a parameter's own __hash__ raises is nobody's concern
             mark = None  # there are none, or some that cannot be told apart
         trail = journal.trail
         execution = (
@@ -91,7 +91,10 @@ class WatchedSession(Session):
         )  # fmt: skip
         self.waited = 0.0
         trail.append(execution)
-        if elapsed >= journal.slow_after:
-            journal.slow(Execution._make(execution), stack)
-        if len(trail) >= FOLD_AT:
-            journal.fold()
+        try:
+            if elapsed >= journal.slow_after:
+                journal.slow(Execution._make(execution), stack)
+            if len(trail) >= FOLD_AT:
+                journal.fold()
+        except Exception as error:
+            journal.failed(error)

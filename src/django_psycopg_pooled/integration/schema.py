@@ -5,7 +5,9 @@ from typing import Any
 
 from django.db import connections
 
+from django_psycopg_pooled.execution.watched import WatchedSession
 from django_psycopg_pooled.integration.database_pool import DatabasePool
+from django_psycopg_pooled.preparing.preparer import AS_IT_IS
 
 
 class PooledSchemaEditor:
@@ -16,6 +18,16 @@ class PooledSchemaEditor:
     """
 
     connection: Any
+    _session: WatchedSession | None = None
+
+    def __enter__(self) -> Any:
+        """While it lasts its session runs nothing prepared: what it reads, it has just changed."""
+        editor = super().__enter__()  # type: ignore[misc]
+        # None if the connection is not open yet, as where no transaction is wanted.
+        self._session = getattr(self.connection.connection, "_pool_session", None)
+        if self._session is not None:
+            self._session.preparer = AS_IT_IS
+        return editor
 
     def __exit__(
         self,
@@ -29,6 +41,8 @@ class PooledSchemaEditor:
             pool = self.connection.pool
             if pool is not None:
                 pool.forget_plans()
+                if self._session is not None:
+                    self._session.preparer = pool.preparer
 
 
 def forget_plans_after_migrations(sender: object, using: str, **kwargs: Any) -> None:

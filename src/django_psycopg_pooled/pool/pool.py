@@ -108,6 +108,7 @@ class Pool:
         """
         core = self._core
         now = self._monotonic()
+        waited = 0.0
         holder = borrower()
         with core.lock:
             core.counters.requests_num += 1
@@ -115,8 +116,11 @@ class Pool:
         if lease is None or now >= lease.entry.fresh_until or lease.entry.watch(0):
             deadline = now + (core.options.timeout if timeout is None else timeout)
             lease = self._checkout_slowly(lease, holder, bound, deadline)
+            waited = self._monotonic() - now
         entry = lease.entry
-        entry.stack, entry.session.last = self._here(), None
+        entry.stack = self._here()
+        session = entry.session
+        session.last, session.waited = None, waited
         if core.unwatched or core.options.attends_loans:
             self._attend(lease)
         return lease

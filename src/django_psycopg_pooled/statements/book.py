@@ -76,7 +76,7 @@ class Book:
 
     def _find(self, sql: str) -> Record:
         if len(sql) > LONGEST:
-            return Record(sql)
+            return self._of_long(sql)
         with self._lock:
             record = self._kept_locked(sql)
         if record is not None:
@@ -87,6 +87,12 @@ class Book:
         with self._lock:
             # Critical section: another thread may have judged it as well; the first one's counts.
             return self._kept_locked(sql) or self._keep_locked(judged)
+
+    def _of_long(self, sql: str) -> Record:
+        """A record that is not kept, and keeps no more of a text than its fingerprint shows."""
+        record = Record(sql)
+        record.sql = sql[: LONGEST + 1]
+        return record
 
     def _kept_locked(self, sql: str) -> Record | None:
         record = self._young.get(sql)

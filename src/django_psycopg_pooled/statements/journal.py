@@ -1,5 +1,6 @@
 """What the statements of one pool have cost, without a lock or arithmetic while they run."""
 
+import logging
 import math
 import threading
 from collections import deque
@@ -12,6 +13,8 @@ from django_psycopg_pooled.forking import restart_in_child
 from django_psycopg_pooled.statements.book import Record
 from django_psycopg_pooled.statements.figures import Family
 from django_psycopg_pooled.statements.fingerprint import fingerprint
+
+logger = logging.getLogger(__name__)
 
 FOLD_AT = 256  # executions that wait to be counted; more would be older than anybody needs
 CAPACITY = 2000
@@ -58,6 +61,7 @@ class Journal:
         # How often one piece of work may execute a statement before it is suspect.
         self.n_plus_one = 10
         self._families: dict[str, Family] = {}
+        self._has_failed = False
         self.restart()
         restart_in_child(self)
 
@@ -75,6 +79,14 @@ class Journal:
             finally:
                 self._lock.release()
             self.after_fold()
+
+    def failed(self, error: BaseException) -> None:
+        """Counting has failed, which must not fail what is counted. Logged once: a defect."""
+        if not self._has_failed:
+            self._has_failed = True
+            # Without its context, which would be the error of the statement, with its parameters.
+            error.__context__ = None
+            logger.error("statements could not be counted; said once", exc_info=error)
 
     def families(self) -> list[Family]:
         """Copies of all figures as they are now, the one of OTHER too if there is any.
