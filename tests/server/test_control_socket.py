@@ -19,6 +19,7 @@ from django_psycopg_pooled.control.service import Service
 from tests.server.databases import Databases
 from tests.server.processes import PROJECT, Program
 from tests.server.support import eventually
+from tests.server.test_celery import TASKS, WORKER, answered
 
 Write = Callable[[dict[str, str]], Path]
 
@@ -402,5 +403,42 @@ def test_each_worker_of_gunicorn_answers_and_the_master_does_not(
         os.kill(max(workers), signal.SIGKILL)
         gunicorn.signal(signal.SIGTERM)
         assert gunicorn.end() == 0
+    assert ask(folder).replies == ()
+    assert files(folder) == []
+
+
+# ---- other programs
+
+
+def test_of_runserver_the_process_that_serves_answers(databases: Databases, folder: Path) -> None:
+    """And not the one that reloads it, which uses no database."""
+    urls = folder / "project_urls.py"
+    urls.write_text(urls.read_text() + KNOWN)
+    settings = {"default": databases.settings()}
+    arguments = ("-m", "django", "runserver", "127.0.0.1:{port}")
+    with Program(folder, *arguments, databases=settings) as runserver:
+        runserver.wait_until_it_serves()
+        served_by = runserver.ask(1, at_once=1)[0]["process"]
+        eventually(lambda: [reply.pid for reply in ask(folder).replies] == [served_by])
+        [reply] = ask(folder).replies
+        assert reply.answer["process"]["program"] == "django runserver"
+
+
+def test_a_celery_workers_children_answer_and_leave_nothing_to_be_found(
+    databases: Databases, folder: Path
+) -> None:
+    tasks = TASKS.replace("worker_max_tasks_per_child=1,", "") + KNOWN
+    (folder / "tasks.py").write_text(tasks)
+    setup = {"default": databases.settings()}
+    with Program(folder, *WORKER, databases=setup) as worker:
+        worker.wait_for(" ready.")
+        with Program(folder, "tasks.py", "9", databases=setup) as client:
+            assert client.end() == 0
+        eventually(lambda: len(answered(folder)) == 9, 60)
+        children = {json.loads(path.read_text())["process"] for path in answered(folder)}
+        eventually(lambda: children <= {reply.pid for reply in ask(folder).replies})
+        worker.signal(signal.SIGTERM)
+        assert worker.end() == 0
+        assert "Traceback" not in worker.text()
     assert ask(folder).replies == ()
     assert files(folder) == []
