@@ -1,6 +1,8 @@
 """When a text is prepared, where, under which name, and when not."""
 
+import gc
 import logging
+import weakref
 from typing import Any
 
 import pytest
@@ -161,6 +163,17 @@ def test_a_text_of_bytes_is_sent_as_it_is() -> None:
     plan = scene.record(SQL).plan
     preparer, plain = scene.preparer, scene.binding.plain
     assert preparer.execute(scene.cursor, plain, plan, SQL.encode(), (1,)) == "plain"
+
+
+def test_a_preparer_goes_without_the_garbage_collector() -> None:
+    scene = hot()
+    gone = weakref.ref(scene.preparer)
+    gc.disable()
+    try:
+        del scene
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_in_a_child_of_fork_no_lock_of_the_parents_is_waited_for() -> None:

@@ -1,6 +1,5 @@
 """Has statements prepared on connections, closes them, and finds out when they are stale."""
 
-from collections.abc import Callable
 from typing import Any
 
 from django_psycopg_pooled.clock import Clock
@@ -13,18 +12,14 @@ NO_RIGHT = "42501"
 
 
 class Keeper:
-    """Lives as long as its preparer. Called by whoever has the connection; blocks for the server.
+    """Lives as long as its preparer. Called by who has the connection; blocks for round trips."""
 
-    elsewhere   called once it is known that a pooler changes the session under us
-    """
-
-    def __init__(
-        self, binding: Binding, most: int, clock: Clock, elsewhere: Callable[[], None]
-    ) -> None:
+    def __init__(self, binding: Binding, most: int, clock: Clock) -> None:
         self._binding = binding
         self._max = most
         self._now = clock.monotonic
-        self._elsewhere = elsewhere
+        # Whether a pooler was seen to change the session under us: nothing is prepared any more.
+        self.is_away = False
         # Something that we did not cause has befallen a statement: ask who answers.
         self._wonders = False
 
@@ -99,7 +94,5 @@ class Keeper:
 
     def _is_elsewhere(self, cursor: Any) -> bool:
         self._wonders = False
-        if not self._binding.is_elsewhere(cursor):
-            return False
-        self._elsewhere()
-        return True
+        self.is_away = self.is_away or bool(self._binding.is_elsewhere(cursor))
+        return self.is_away

@@ -69,7 +69,7 @@ class Preparer:
         shown     a text as people may see it: without literals
         """
         self._binding: Any = binding or ABSENT
-        self._keeper = Keeper(self._binding, prepared_max, clock, self._switch_off)
+        self._keeper = Keeper(self._binding, prepared_max, clock)
         self._name = name
         self._auto = mode == "auto"
         self._threshold = threshold
@@ -82,8 +82,7 @@ class Preparer:
         # old one, which connections may still hold.
         self._dropped = 0
         self._holdings: weakref.WeakValueDictionary[int, Holdings] = weakref.WeakValueDictionary()
-        # Whose records must be told when a text gets or loses its plan.
-        self.book: Records | None = None
+        self._book: Callable[[], Records | None] = _nobody
         self.restart()
         restart_in_child(self)
         impossible = binding.unavailable if binding is not None else ""
@@ -91,6 +90,18 @@ class Preparer:
             self._off = True
             logger.warning("pool %r prepares no statements: %s", name, impossible)
         blocks.listen(self)
+
+    @property
+    def book(self) -> Records | None:
+        """Whose records are told when a text gets or loses its plan.
+
+        Not kept alive: it asks us for plans, and a pool must go without the garbage collector.
+        """
+        return self._book()
+
+    @book.setter
+    def book(self, book: Records) -> None:
+        self._book = weakref.ref(book)
 
     def restart(self) -> None:
         """In a child of fork(): locks that no thread of the parent holds."""
@@ -148,6 +159,7 @@ class Preparer:
         if held is None or held.runs is not variant.statement:
             held = self._keeper.ready(cursor, plan, variant, holdings)
             if held is None:
+                self._look_for_a_pooler()
                 return self._as_it_is(plain, plan, query, params)
         began = self._now()
         try:
@@ -161,6 +173,7 @@ class Preparer:
             holdings.move_to_end(variant)
             return PREPARED
         # Nothing was done, and no transaction is lost: the user sees nothing of it.
+        self._look_for_a_pooler()
         plain(query, params)
         if held.runs is not None:
             plan.outdated(variant, held.statement, self._now())
@@ -280,7 +293,10 @@ class Preparer:
             plan.deny(reason, self._now())
         return variant
 
-    def _switch_off(self) -> None:
+    def _look_for_a_pooler(self) -> None:
+        """Switch preparing off for good if the keeper has met one."""
+        if not self._keeper.is_away:
+            return
         with self._lock:
             first, self._off = not self._off, True
         if first:
@@ -293,10 +309,15 @@ class Preparer:
 
     def _tell_book(self, sql: str | None) -> None:
         """Have the records of *sql*, or all, ask for their plans once more."""
-        if self.book is not None:
-            for record in self.book.records():
+        book = self.book
+        if book is not None:
+            for record in book.records():
                 if sql is None or record.sql == sql:
                     record.plan = self.plan_for(record)
+
+
+def _nobody() -> None:
+    return None
 
 
 class AsItIs:
