@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar, cast
 import pytest
 from django.db import connections
 
+from django_psycopg_pooled.integration.database_pool import DatabasePool
 from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
 from django_psycopg_pooled.pool.pool import Pool
@@ -45,7 +46,7 @@ def wrapper(alias: str) -> PooledWrapper:
     return cast(PooledWrapper, connections[alias])
 
 
-def pool_of(connection: PooledWrapper) -> Pool:
+def pool_of(connection: PooledWrapper) -> DatabasePool:
     """Its pool, which it must have."""
     pool = connection.pool
     assert pool is not None

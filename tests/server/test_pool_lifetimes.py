@@ -6,20 +6,22 @@ import weakref
 from django.db import connections
 
 from django_psycopg_pooled import pools
+from django_psycopg_pooled.integration.database_pool import DatabasePool
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
-from django_psycopg_pooled.pool.pool import Pool
 from tests.server.databases import Databases
 from tests.server.support import borrow, eventually, fill, in_thread, pool_of, value, wrapper
 
 
-def used_pool(databases: Databases, alias: str | None = None) -> tuple[str, weakref.ref[Pool]]:
+def used_pool(
+    databases: Databases, alias: str | None = None
+) -> tuple[str, weakref.ref[DatabasePool]]:
     """An alias with two idle connections; nothing in here holds its pool."""
     connection = databases.add(alias=alias)
     fill(pool_of(connection), 2)
     return connection.alias, weakref.ref(pool_of(connection))
 
 
-def is_gone(pool: weakref.ref[Pool]) -> bool:
+def is_gone(pool: weakref.ref[DatabasePool]) -> bool:
     gc.collect()
     return pool() is None
 
@@ -68,7 +70,7 @@ def test_a_hundred_temporary_configurations_leave_no_pool(databases: Databases) 
     keeper = databases.add()
     borrow(keeper)
     before = len(pools.all())
-    seen: list[weakref.ref[Pool]] = []
+    seen: list[weakref.ref[DatabasePool]] = []
     for number in range(100):
         alias = f"temporary{number}"
         connection = databases.add({"num_workers": 0}, alias=alias)
@@ -87,7 +89,7 @@ def test_a_copy_with_other_options_takes_its_pool_with_it(databases: Databases) 
     connection = databases.add()
     borrow(connection)
 
-    def use_a_copy() -> weakref.ref[Pool]:
+    def use_a_copy() -> weakref.ref[DatabasePool]:
         copy = connection.copy()
         assert isinstance(copy, PooledWrapper)
         copy.settings_dict["OPTIONS"]["application_name"] = "copy"

@@ -52,7 +52,9 @@ class Firewall(TcpProxy):
         """Forget all connections that there are. Nobody is told."""
         self._do(lambda: self._forgotten.update(self._sockets))
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, delay_s: float = 0.0
+    ) -> None:
         with contextlib.suppress(OSError):
             while chunk := await source.read(CHUNK):
                 if sink not in self._forgotten:

@@ -33,8 +33,12 @@ class WatchedCursor:
         session.began = began = now()
         try:
             if record.plan is None or kwargs:
+                if session.commenter is not None:
+                    query = session.commenter.commented(query, params)
                 return super().execute(query, params, **kwargs)  # type: ignore[misc]
             plain = super().execute  # type: ignore[misc]
+            if session.commenter is not None:
+                plain = session.commenter.before(plain)
             way = session.preparer.execute(self, plain, record.plan, query, params)
             prepared = way == PREPARED
             return self._executed()

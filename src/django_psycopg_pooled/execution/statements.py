@@ -3,6 +3,7 @@
 from django_psycopg_pooled.clock import SYSTEM_CLOCK, Clock
 from django_psycopg_pooled.drivers.preparing import Binding
 from django_psycopg_pooled.drivers.protocol import Driver
+from django_psycopg_pooled.execution.comments import Commenter
 from django_psycopg_pooled.execution.watched import WatchedSession
 from django_psycopg_pooled.options import PoolOptions
 from django_psycopg_pooled.preparing.preparer import Preparer
@@ -25,6 +26,7 @@ class Statements:
         driver: Driver,
         binding: Binding | None,
         options: PoolOptions,
+        framework: str = "",
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._driver = driver
@@ -40,7 +42,8 @@ class Statements:
         self.book = Book(plan_for=self.preparer.plan_for)
         self.preparer.book = self.book
         self.journal = Journal(clock) if options.track_queries else None
+        self._commenter = Commenter(framework) if options.sqlcommenter else None
 
     def session(self) -> WatchedSession:
         """The session of a new connection."""
-        return WatchedSession(self.book, self._driver, self.journal, self.preparer)
+        return WatchedSession(self.book, self._driver, self.journal, self.preparer, self._commenter)

@@ -4,6 +4,7 @@ from typing import Any
 
 from django_psycopg_pooled.clock import SYSTEM_CLOCK
 from django_psycopg_pooled.drivers.protocol import OPEN_TRANSACTION, Driver, TransactionStatus
+from django_psycopg_pooled.execution.comments import Commenter
 from django_psycopg_pooled.preparing.preparer import AsItIs, Preparer
 from django_psycopg_pooled.session import Effect, Session
 from django_psycopg_pooled.statements.book import Book, Record
@@ -20,10 +21,15 @@ READ_ONLY = "25006"  # read_only_sql_transaction
 class WatchedSession(Session):
     """A Session with what its cursors need: the book of statements, the journal, the driver."""
 
-    __slots__ = ("_driver", "book", "doing", "journal", "prepared", "preparer", "unit")
+    __slots__ = ("_driver", "book", "commenter", "doing", "journal", "prepared", "preparer", "unit")
 
     def __init__(
-        self, book: Book, driver: Driver, journal: Journal | None, preparer: Preparer
+        self,
+        book: Book,
+        driver: Driver,
+        journal: Journal | None,
+        preparer: Preparer,
+        commenter: Commenter | None = None,
     ) -> None:
         super().__init__()
         self.book = book
@@ -35,6 +41,8 @@ class WatchedSession(Session):
         self.prepared = preparer.holdings()
         # Stands for the loan where the journal knows no request or task.
         self.unit: object = None
+        # Puts comments to statements; None if nobody does.
+        self.commenter = commenter
         # The record of the last statement.
         self.doing: Record | None = None
         self._driver = driver

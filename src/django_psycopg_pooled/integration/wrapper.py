@@ -4,10 +4,11 @@ import os
 import time
 import weakref
 from asyncio import _get_running_loop  # the public one raises, which costs more than close()
-from functools import partial
+from functools import cached_property, partial
 from threading import get_ident
 from typing import Any
 
+from django import get_version
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.backends.base.base import RAN_DB_VERSION_CHECK, BaseDatabaseWrapper
@@ -21,6 +22,7 @@ from django_psycopg_pooled.execution.statements import Statements
 from django_psycopg_pooled.integration.database_pool import DatabasePool
 from django_psycopg_pooled.integration.driver import BINDING, DRIVER
 from django_psycopg_pooled.integration.identity import Identity, is_pooled
+from django_psycopg_pooled.integration.idle_ends import NotingErrors
 from django_psycopg_pooled.integration.registry import REGISTRY
 from django_psycopg_pooled.integration.release import EarlyRelease
 from django_psycopg_pooled.integration.sessions import Sessions
@@ -57,6 +59,11 @@ class PooledWrapper(EarlyRelease):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         _wrappers.add(self)
+
+    @cached_property
+    def wrap_database_errors(self) -> NotingErrors:
+        """Django's, with a note where the server has ended an idle transaction."""
+        return NotingErrors(self)
 
     @property
     def pool(self) -> DatabasePool | None:
@@ -325,7 +332,7 @@ class PooledWrapper(EarlyRelease):
             ) from error
 
     def _make_pool(self, name: str, identity: Identity, options: PoolOptions) -> DatabasePool:
-        statements = Statements(name, DRIVER, BINDING, options)
+        statements = Statements(name, DRIVER, BINDING, options, f"django:{get_version()}")
         sessions = Sessions(
             self.__class__, self.alias, identity, self.timezone, options, statements
         )
