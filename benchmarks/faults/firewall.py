@@ -18,7 +18,9 @@ class Firewall(TcpProxy):
         self._flowing = asyncio.Event()
         self._flowing.set()
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, delay_s: float = 0.0
+    ) -> None:
         flowing = self._flowing  # of the connections opened between two forget()s
         with contextlib.suppress(OSError):
             while chunk := await source.read(CHUNK):

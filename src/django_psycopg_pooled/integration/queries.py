@@ -3,6 +3,7 @@
 import logging
 import math
 import threading
+import weakref
 from types import CodeType
 from typing import Any
 
@@ -48,8 +49,10 @@ class Queries:
         self._report_due = math.inf
         self.apply(options)
         if journal is not None:
-            journal.slow = self._executed
-            journal.after_fold = self.report_if_due
+            # Weakly, so that a pool that nobody needs goes without the garbage collector.
+            me = weakref.ref(self)
+            journal.slow = lambda execution, stack: _if_there(me, "_executed", execution, stack)
+            journal.after_fold = lambda: _if_there(me, "report_if_due")
 
     def restart(self) -> None:
         """In a child of fork(): a lock that nobody holds; the journal begins anew, too."""
@@ -193,6 +196,12 @@ class Queries:
             logger.exception("pool %r: could not tell of its statements", self._name)
         finally:
             self._logging.now = False
+
+
+def _if_there(ref: "weakref.ref[Queries]", method: str, *arguments: Any) -> None:
+    queries = ref()
+    if queries is not None:
+        getattr(queries, method)(*arguments)
 
 
 def _place(line: tuple[CodeType, int]) -> str:
