@@ -13,6 +13,7 @@ from django_psycopg_pooled.integration.observer import OBSERVER
 from django_psycopg_pooled.integration.queries import Queries
 from django_psycopg_pooled.integration.sessions import Sessions
 from django_psycopg_pooled.options import PoolOptions
+from django_psycopg_pooled.pool.entry import Lease
 from django_psycopg_pooled.pool.pool import Pool
 from django_psycopg_pooled.pool.texts import idle_report
 from django_psycopg_pooled.prepared_facts import PreparedFacts
@@ -96,6 +97,10 @@ class DatabasePool(Pool):
         found = self.idle_in_transaction(older_than)
         reports = [idle_report(self.name, each, _quiet_s(each) or 0.0) for each in found]
         return "\n\n".join(reports) or f"pool {self.name!r}: nothing is idle in a transaction"
+
+    def idle_since(self, lease: Lease) -> float | None:
+        """Since when its transaction was idle, in seconds on the pool's clock, if that is known."""
+        return self._lookout.idle_since(lease.entry)
 
     def server(self) -> ServerFacts:
         """All sessions of the server as it sees them, and who blocks whom.

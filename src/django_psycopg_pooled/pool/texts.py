@@ -1,6 +1,7 @@
 """The pool's refusals, as the user reads them: what happened, the state, the cause, what to do."""
 
 import threading
+from collections.abc import Sequence
 
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.views import snapshot
@@ -51,10 +52,19 @@ def idle_report(name: str, loan: ConnectionSnapshot, idle_s: float) -> str:
         f" server process {loan.server_pid}{blocks}"
     )
     said = f"\n  last statement: {loan.statement}" if loan.statement else ""
+    places = {"now": loan.now_at, "last statement": loan.last_statement_at}
     stacks = "".join(
-        f"\n  {_WHERE[what]} {'; from '.join(lines)}" for what, lines in loan.stacks.items()
+        f"\n  {_WHERE[what]} {_way(lines, places.get(what, ''))}"
+        for what, lines in loan.stacks.items()
     )
     return head + said + stacks
+
+
+def _way(lines: Sequence[str], place: str) -> str:
+    """The user's own line first, then what it calls at this moment, then who called it."""
+    own = lines.index(place) if place in lines else 0
+    inner = f" (in {lines[0]})" if own else ""
+    return "; from ".join([lines[own] + inner, *lines[own + 1 :]])
 
 
 _WHERE = {
