@@ -1,9 +1,14 @@
-"""Prepared statements behind a real PgBouncer in transaction mode, of a version that knows none.
+"""Prepared statements behind a real PgBouncer in transaction mode.
+
+Since 1.21 it keeps those of the protocol apart for each client, but not what SQL prepares, so that
+psycopg2 is no better off. An older one, or another first on PATH, is tried as it is.
 
 PAINS 28: "prepared statement does not exist"; worse, and without an error: another one than meant.
 """
 
 import contextlib
+import re
+import subprocess
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -15,12 +20,28 @@ from devtools.pgbouncer import PgBouncer, program
 from devtools.postgres import PostgresServer
 from django_psycopg_pooled import pools
 from django_psycopg_pooled.integration.database_pool import DatabasePool
+from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
 from tests.server.databases import Databases, assert_all_came_back
 from tests.server.support import Call, eventually, require, wrapper
 
 SERVERS, CLIENTS, ROUNDS = 2, 4, 40
-PREPARED = "SELECT count(*) FROM pg_prepared_statements"
+COUNT = "SELECT count(*) FROM pg_prepared_statements"
+
+
+def keeps_them_apart() -> bool:
+    """Whether the PgBouncer that is installed does so for this driver."""
+    found = program()
+    if found is None or DRIVER.name != "psycopg":
+        return False
+    said = subprocess.run([found, "--version"], capture_output=True, text=True).stdout
+    version = re.search(r"PgBouncer (\d+)\.(\d+)", said)
+    return version is not None and (int(version[1]), int(version[2])) >= (1, 21)
+
+
+APART = keeps_them_apart()
+mixing = pytest.mark.skipif(APART, reason="this PgBouncer keeps prepared statements apart")
+apart = pytest.mark.skipif(not APART, reason="needs PgBouncer >= 1.21 on PATH, and psycopg 3")
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +134,28 @@ def test_with_the_option_nothing_is_prepared(
     assert hits(connection) == 0
     assert pool_of(connection).prepared() == []
     with connection.cursor() as cursor:
-        cursor.execute(PREPARED)
+        cursor.execute(COUNT)
         assert cursor.fetchone() == (0,)
     assert warnings(caplog) == []
 
 
+@apart
+@pytest.mark.parametrize("atomic", [False, True])
+def test_a_pgbouncer_that_keeps_them_apart_serves_prepared_statements(
+    bounced: Bounced, caplog: pytest.LogCaptureFixture, atomic: bool
+) -> None:
+    connection = bounced.through(prepared_max=2)  # fewer than there are: some are closed
+    clients = Clients(connection.alias)
+    clients.run(atomic=atomic)
+    assert (clients.served, clients.errors) == (CLIENTS * ROUNDS, [])
+    with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+        cursor.execute(COUNT)
+        assert cursor.fetchone()[0] > 0
+    assert hits(connection) > 0
+    assert warnings(caplog) == []
+
+
+@mixing
 def test_without_the_option_no_row_is_wrong_and_autocommit_sees_no_error(
     bounced: Bounced, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -135,6 +173,7 @@ def test_without_the_option_no_row_is_wrong_and_autocommit_sees_no_error(
     assert len(warnings(caplog)) == 1
 
 
+@mixing
 def test_without_the_option_transactions_fail_only_until_the_pooler_is_noticed(
     bounced: Bounced, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -157,6 +196,7 @@ def code(error: Error) -> str | None:
     return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
 
 
+@mixing
 def test_a_pool_beside_the_pooler_goes_on_preparing(bounced: Bounced) -> None:
     """The warning is about one alias; the other one is connected to the server itself."""
     behind = bounced.through()
