@@ -126,6 +126,26 @@ def test_the_end_of_the_interpreter_removes_the_socket_at_once_and_in_silence(
     assert files(folder) == []
 
 
+def test_a_process_that_ends_while_it_makes_its_socket_leaves_none(
+    databases: Databases, folder: Path
+) -> None:
+    code = """
+bound = threading.Event()
+def slowly(path, mode, chmod=Path.chmod):
+    bound.set()
+    time.sleep(0.02)
+    chmod(path, mode)
+Path.chmod = slowly
+query()
+assert bound.wait(10)
+"""
+    with program(databases, folder, code, "-X", "dev", "-W", "error") as short:
+        assert short.end() == 0
+        assert short.text() == ""
+    assert (folder / "sockets").is_dir()
+    assert files(folder) == []
+
+
 def test_a_process_without_a_connection_or_with_control_dir_none_has_no_thread_for_it(
     databases: Databases, folder: Path
 ) -> None:

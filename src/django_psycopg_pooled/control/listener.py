@@ -13,6 +13,7 @@ from django_psycopg_pooled.control.service import Service
 logger = logging.getLogger(__name__)
 
 FORK_PATIENCE_S = 0.1  # for an answer under way to end before a fork()
+EXIT_PATIENCE_S = 0.05
 GONE_S = 0.002  # join() returns a moment before the system's thread is gone
 
 
@@ -82,18 +83,21 @@ class Listener:
     def _restart(self) -> None:
         """In the child, where none of the parent's threads is."""
         self._lock = threading.Lock()
-        self._forget_locked()
+        service = self._forget_locked()
+        if service is not None:
+            service.abandon()  # in the parent its thread closes what it has
 
-    def _forget_locked(self) -> None:
+    def _forget_locked(self) -> Service | None:
         service = self._service
-        if service is not None and not service.failed:  # one that failed is not tried again
-            service.abandon()
-            self._service = None
+        if service is None or service.failed:  # one that failed is not tried again
+            return None
+        self._service = None
+        return service
 
     def _leave(self) -> None:
-        """At the interpreter's exit: the thread ends with the process."""
+        """At the interpreter's exit. The thread may be about to make the socket just now."""
         if self._service is not None:
-            self._service.remove()
+            self._service.stop(EXIT_PATIENCE_S)
 
 
 LISTENER = Listener()

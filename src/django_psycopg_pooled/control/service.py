@@ -26,7 +26,7 @@ class Service:
     asked; clients are answered one after the other.
 
     The thread is a daemon and only sleeps while nobody asks. A failure to listen is logged, and
-    ends it. stop() and remove() may be called by any thread.
+    ends it. stop() may be called by any thread.
     """
 
     def __init__(self, directories: tuple[Path, ...], answer: Callable[[bytes], bytes]) -> None:
@@ -49,18 +49,17 @@ class Service:
 
     def stop(self, patience: float) -> bool:
         """Stop listening; True if the thread has ended, within *patience* seconds."""
-        self.remove()
         with contextlib.suppress(OSError):
             self._waker.shutdown(socket.SHUT_RDWR)
         self._thread.join(patience)
+        self._remove()
         return not self._thread.is_alive()
 
-    def remove(self) -> None:
-        """Remove the socket's file, so that nobody finds it. Does not block."""
-        path, self._path = self._path, None
-        if path is not None:
+    def _remove(self) -> None:
+        """Remove the socket's file, so that nobody finds it."""
+        if self._path is not None:
             with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+                self._path.unlink(missing_ok=True)
 
     def abandon(self) -> None:
         """Close what is open: for the thread, or after fork(), when it is no longer there."""
@@ -85,17 +84,16 @@ class Service:
                 while self._client_comes(listening):
                     self._serve(listening)
         finally:
-            self.remove()
+            self._remove()
             self.abandon()
 
     def _listen(self) -> socket.socket:
         directory = prepare(self._directories)
         sweep(directory)
-        path = new_path(directory)
+        self._path = path = new_path(directory)
         listening = self._listening = socket.socket(socket.AF_UNIX)
         listening.setblocking(False)  # a client may have gone before it is accepted
         listening.bind(str(path))
-        self._path = path
         path.chmod(0o600)  # before anybody can connect
         listening.listen()
         return listening
