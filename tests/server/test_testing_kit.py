@@ -174,6 +174,18 @@ def test_a_transaction_that_outlasts_the_block_must_go_on_in_time(
     call.outcome()
 
 
+@pytest.mark.xfail(strict=True, reason="what a server-side cursor fetches is no activity yet")
+def test_fetching_from_a_server_side_cursor_is_no_idling(databases: Databases) -> None:
+    things = with_things(databases)
+    value(things, "WITH more AS (INSERT INTO things (name)"
+                  " SELECT 'n' || i FROM generate_series(1, 100) i RETURNING 1)"
+                  " SELECT count(*) FROM more")  # fmt: skip
+    found = Thing._default_manager.using(things.alias).iterator(chunk_size=1)
+    with assert_no_idle_in_transaction(LIMIT_S), transaction.atomic(using=things.alias):
+        for _ in found:
+            call_an_api(LIMIT_S / 20)
+
+
 def test_the_blocks_own_exception_is_the_one_that_is_raised(connection: PooledWrapper) -> None:
     def fail() -> None:
         connection.set_autocommit(False)

@@ -13,7 +13,7 @@ from django_psycopg_pooled.pool.views import connection_facts
 from django_psycopg_pooled.session import Session
 from django_psycopg_pooled.snapshots import ConnectionSnapshot
 
-PLACES = 3  # of where the thread is: the user's own line, and who called it
+CALLERS = 2  # of the user's line where the thread is; beyond are the test's own and its runner
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.002, 0.05
 
 Loan = tuple[Entry, int]
@@ -52,14 +52,18 @@ class IdleWatch:
         self._found: dict[tuple[Loan, float], Idle] = {}
 
     def start(self) -> None:
-        """Note what is open now, and look from now on. Does not block."""
+        """Look from now on, in a thread. Does not block."""
+        self.note()
+        self._thread.start()
+
+    def note(self) -> None:
+        """Remember what is open now, which does not count."""
         for pool in self._pools():
             for entry, loan in _loans(pool._core):
                 session = entry.session
                 if session.transaction_at is not None or _is_open(pool._core, entry):
                     own = _own_blocks(session)
                     self._before[entry, loan] = session.transaction_at, len(own)
-        self._thread.start()
 
     def stop(self) -> None:
         """Look no more by itself. Blocks for one look."""
@@ -106,14 +110,14 @@ class IdleWatch:
                 if idle_s < self._limit:
                     pending = True
                 else:
-                    self._note(core, (entry, loan), since, idle_s)
+                    self._keep(core, (entry, loan), since, idle_s)
         return pending
 
     def _run(self) -> None:
         while not self._over.wait(self._pause):
             self.look()
 
-    def _note(self, core: Core, loan: Loan, since: float, idle_s: float) -> None:
+    def _keep(self, core: Core, loan: Loan, since: float, idle_s: float) -> None:
         known = self._found.get((loan, since))
         # The facts are those of the first look: later the thread may be elsewhere.
         idle = replace(known, idle_s=idle_s) if known else _idle(core, loan[0], idle_s)
@@ -122,24 +126,24 @@ class IdleWatch:
     def _idle_since(self, core: Core, entry: Entry, loan: int) -> float | None:
         """Since when nothing happens in what has begun in this block; None if something does."""
         session = entry.session
-        if not _is_open(core, entry) or not self._has_begun(entry, loan):
+        around = self._blocks_around(entry, loan)
+        has_begun = around is None or len(_own_blocks(session)) > around
+        if not has_begun or not _is_open(core, entry):
             self._since.pop((entry, loan), None)
             return None
         first_seen = self._since.setdefault((entry, loan), core.clock.monotonic())
         if session.last is not None and session.ended < session.began:
             return None  # a statement runs
         quiet_since = entry.since if session.last is None else session.ended
-        inner = (entry, loan) in self._before or _tests_own(session)
         # The last statement of what is around an inner block may be long ago.
-        return max(quiet_since, first_seen) if inner else quiet_since
+        return quiet_since if around is None else max(quiet_since, first_seen)
 
-    def _has_begun(self, entry: Entry, loan: int) -> bool:
-        """Whether what is open there began in this block."""
-        session = entry.session
-        before = self._before.get((entry, loan))
-        if before is not None and before[0] == session.transaction_at:
-            return len(_own_blocks(session)) > before[1]
-        return not _tests_own(session) or bool(_own_blocks(session))
+    def _blocks_around(self, entry: Entry, loan: int) -> int | None:
+        """How many atomic blocks of the transaction do not count; None if all of it counts."""
+        began, blocks = self._before.get((entry, loan), (None, None))
+        if blocks is not None and began == entry.session.transaction_at:
+            return blocks
+        return 0 if _tests_own(entry.session) else None
 
 
 def _loans(core: Core) -> list[Loan]:
@@ -156,8 +160,7 @@ def _idle(core: Core, entry: Entry, idle_s: float) -> Idle:
     stacks = dict(facts.stacks)
     now = stacks.pop("now", ())
     if facts.now_at in now and facts.thread_id != threading.get_ident():  # else it is here
-        users = now.index(facts.now_at)
-        stacks["now"] = now[users : users + PLACES]
+        stacks["now"] = now[: now.index(facts.now_at) + CALLERS + 1]
     if _tests_own(entry.session):
         stacks.pop("transaction", None)  # it is the TestCase's: says nothing
         facts = replace(facts, atomic_depth=len(_own_blocks(entry.session)))
