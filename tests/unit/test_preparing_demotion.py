@@ -52,6 +52,14 @@ def test_as_fast_as_ever_stays_prepared_but_for_a_look_now_and_then() -> None:
     assert ways[5:].count("plain") == pytest.approx(5000 / 64, abs=3)
 
 
+def test_the_more_it_gains_the_more_seldom_it_is_compared() -> None:
+    scene = Scene(threshold=5)
+    scene.binding.plain_s, scene.binding.prepared_s = 0.0010, 0.0001
+    ways = [scene.execute(SQL, i) for i in range(10_000)]
+    spent = ways[5:].count("plain") * scene.binding.plain_s
+    assert 0 < spent < 0.02 * ways.count("prepared") * scene.binding.prepared_s
+
+
 def test_slower_by_less_than_two_milliseconds_stays_prepared() -> None:
     scene, _ = measured(1, calls=1000, slow_s=0.0015)
     assert scene.preparer.report()[0].state == "prepared"

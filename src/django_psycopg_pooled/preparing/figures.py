@@ -7,6 +7,7 @@ Means, not medians: the damage is in the tail, since the value for which the pla
 rare.
 """
 
+import math
 from enum import Enum
 
 FIRST = 20  # executions from which the first mean is made; later ones weigh 1/16
@@ -53,6 +54,12 @@ class Figures:
     @property
     def plain_mean(self) -> float | None:
         return self.plain_spent / self.plain_count if self.plain_count else None
+
+    def gain(self) -> int:
+        """How many times as long an execution takes as it is; 1 at least, and if it is unknown."""
+        if not self.prepared_spent or self.expected is None:
+            return 1
+        return max(1, math.ceil(self.expected * self.prepared_count / self.prepared_spent))
 
     def start_window(self) -> None:
         """Forget what was seen of prepared executions, for the verdict only."""

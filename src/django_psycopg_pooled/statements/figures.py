@@ -88,8 +88,8 @@ class Family:
         self._suspects = self._most = 0
         self._first = self._last = 0.0
 
-    def add(self, execution: "Execution", now: float, n_plus_one: int) -> None:
-        """Count one execution.
+    def add(self, execution: "tuple[Any, ...] | Execution", now: float, n_plus_one: int) -> None:
+        """Count one execution, or a tuple like one.
 
         now          wall time
         n_plus_one   how often one unit of work may execute it with different parameters

@@ -114,8 +114,8 @@ class Journal:
         now = self._wall()
         trail = self.trail
         for _ in range(len(trail)):  # not for ever, if others append faster than this counts
-            execution = Execution._make(trail.popleft())
-            record = execution.record
+            execution = trail.popleft()
+            record: Record = execution[0]
             family = record.family
             if family is None or family.forgotten:
                 family = record.family = self._family_locked(record.sql)
