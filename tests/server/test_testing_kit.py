@@ -41,7 +41,7 @@ from tests.server.support import (
 from tests.server.things import BY_ID, Thing, prepared_pool, with_things
 
 HERE = "tests/server/test_testing_kit.py"
-LIMIT_S = 0.1
+LIMIT_S = 0.2  # longer than a busy machine pauses between two statements
 
 
 def line_of(name: str) -> str:
@@ -83,7 +83,7 @@ def checkout(connection: PooledWrapper) -> None:
 def test_a_slow_call_in_a_transaction_is_named_with_its_lines(connection: PooledWrapper) -> None:
     with (
         fails(
-            "1 transaction was idle for longer than 0.1 s",
+            "1 transaction was idle for longer than 0.2 s",
             "last statement: SELECT ?",
             f"transaction begun at {line_of('begun')}",
             f"last statement at {line_of('last')}",
@@ -111,14 +111,17 @@ def test_a_transaction_that_is_left_open_is_told_at_once(
     connection: PooledWrapper, begin: str
 ) -> None:
     began = time.monotonic()
-    with fails("1 transaction was left open by this thread", HERE), assert_no_idle_in_transaction():
+    with (
+        fails("1 transaction was left open by this thread", HERE),
+        assert_no_idle_in_transaction(longer_than=30),
+    ):
         if begin == "BEGIN":
             connection.ensure_connection()
         else:
             connection.set_autocommit(False)
         with connection.cursor() as cursor:
             cursor.execute(begin)
-    assert time.monotonic() - began < 0.4  # it did not wait for longer_than
+    assert time.monotonic() - began < 15  # it did not wait for longer_than
     connection.close()
 
 
@@ -183,7 +186,7 @@ def test_fetching_from_a_server_side_cursor_is_no_idling(databases: Databases) -
     found = Thing._default_manager.using(things.alias).iterator(chunk_size=1)
     with assert_no_idle_in_transaction(LIMIT_S), transaction.atomic(using=things.alias):
         for _ in found:
-            call_an_api(LIMIT_S / 20)
+            call_an_api(LIMIT_S / 40)
 
 
 def test_the_blocks_own_exception_is_the_one_that_is_raised(connection: PooledWrapper) -> None:
@@ -609,10 +612,8 @@ def test_idle_connections_are_lent_while_connects_fail(connection: PooledWrapper
         with pytest.raises(OperationalError, match=r"P101[^!]*by fail_connects\(\) of a test"):
             value(connection, "SELECT 1")
         assert fault.connects
-    began = time.monotonic()
+    assert pool_of(connection).snapshot().last_failure is None  # so nobody waits for a next try
     assert value(connection, "SELECT 1") == 1
-    assert time.monotonic() - began < 0.3  # no pause of the outage is left
-    assert pool_of(connection).snapshot().last_failure is None
 
 
 def test_a_few_failed_connects_are_bridged_by_the_pool(connection: PooledWrapper) -> None:
