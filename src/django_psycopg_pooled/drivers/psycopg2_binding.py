@@ -188,12 +188,13 @@ def _literal(value: Any, connection: Any) -> tuple[bytes, str | None]:
     if value is None:
         return b"NULL", None
     adapter = _find_adapter(value)
-    if hasattr(adapter, "prepare"):
+    kind = type(adapter)
+    if kind not in _WITHOUT_CONNECTION and hasattr(adapter, "prepare"):
         adapter.prepare(connection)
     literal = adapter.getquoted()
     if isinstance(literal, str):
         literal = literal.encode("latin-1")  # as psycopg2 does
-    rule = _RULES.get(type(adapter), _of_any)
+    rule = _RULES.get(kind, _of_any)
     return literal, rule if isinstance(rule, str) else rule(adapter, literal)
 
 
@@ -267,6 +268,11 @@ def _is_whole(value: Decimal) -> bool:
     return str(value).lstrip("-").isdigit()
 
 
+_Moment = type(psycopg2.Date(2000, 1, 1))
+# To ask whether these want it costs more than all else that is done with one.
+_WITHOUT_CONNECTION = frozenset({
+    extensions.Int, extensions.Float, extensions.Boolean, _psycopg.Decimal, _Moment
+})  # fmt: skip
 _RULES: dict[type[Any], str | Callable[[Any, bytes], str]] = {
     extensions.QuotedString: UNKNOWN,
     extensions.Int: _of_integer,
@@ -274,7 +280,7 @@ _RULES: dict[type[Any], str | Callable[[Any, bytes], str]] = {
     extensions.Boolean: "bool",
     extensions.Binary: "bytea",
     _psycopg.Decimal: _of_decimal,
-    type(psycopg2.Date(2000, 1, 1)): _of_cast,
+    _Moment: _of_cast,
     _psycopg.List: _of_list,
     NumberRangeAdapter: UNKNOWN,
     extras.HstoreAdapter: "hstore",

@@ -28,6 +28,16 @@ class Db:
             cursor.execute(sql, params or None)
             return cursor.fetchall() if cursor.description else cursor.rowcount
 
+    def anew(self, model: type[models.Model], above: int = 0) -> Any:
+        """A manager of *model*, whose rows above that are gone, and will get the same ids again.
+
+        A failing INSERT takes a number or not, as its values are converted sooner or later.
+        """
+        table = model._meta.db_table
+        self(model).filter(pk__gt=above).delete()
+        self.rows(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), 1000)")
+        return self(model)
+
 
 Statement = Callable[[Db], Any]
 

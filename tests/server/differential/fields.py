@@ -71,7 +71,7 @@ def written(name: str) -> Statement:
 
     def statement(db: Db) -> Any:
         seen: list[Any] = []
-        row = db(Everything).create(**{name: ordinary})
+        row = db.anew(Everything, 5).create(**{name: ordinary})
         for value in (extreme, odd, None):
             setattr(row, name, value)
             row.save(using=db.alias, update_fields=[name])
@@ -90,7 +90,7 @@ STATEMENTS: dict[str, Statement] = {
     **{f"{name} as Value()": as_value(name) for name in SAMPLES},
     **{f"{name} written": written(name) for name in SAMPLES},
     "all fields created at once": lambda db: [
-        (row := db(Everything).create(**{k: v[1] for k, v in SAMPLES.items()})),
+        (row := db.anew(Everything, 5).create(**{k: v[1] for k, v in SAMPLES.items()})),
         db(Everything).get(pk=row.pk),
         row.delete(),
     ],

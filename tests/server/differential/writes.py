@@ -19,8 +19,7 @@ def writing(step: Callable[[Any], Any]) -> Statement:
     """What *step* gives for a manager of three notes, and all notes afterwards."""
 
     def statement(db: Db) -> Any:
-        notes = db(Note)
-        notes.all().delete()
+        notes = db.anew(Note)
         notes.bulk_create(
             Note(key=key, text=f"note {key}", number=key, amount=Decimal(key) / 2, at=AT)
             for key in (1, 2, 3)
