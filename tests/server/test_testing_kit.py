@@ -177,7 +177,6 @@ def test_a_transaction_that_outlasts_the_block_must_go_on_in_time(
     call.outcome()
 
 
-@pytest.mark.xfail(strict=True, reason="what a server-side cursor fetches is no activity yet")
 def test_fetching_from_a_server_side_cursor_is_no_idling(databases: Databases) -> None:
     things = with_things(databases)
     value(things, "WITH more AS (INSERT INTO things (name)"

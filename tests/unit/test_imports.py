@@ -94,6 +94,12 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         },
         {"django", "celery"},
     ),
+    "testing.idling": ({"drivers", "pool", "session", "snapshots"}, set()),
+    "testing.assertions": (
+        {"integration", "pool", "prepared_facts", "snapshots", "statements", "testing.idling"},
+        {"django"},
+    ),
+    "testing.faults": ({"integration"}, {"django"}),
     "backends": ({"integration"}, {"django"}),
     "checks": ({"errors", "options", "integration"}, {"django"}),
     "apps": ({"checks", "integration"}, {"django"}),

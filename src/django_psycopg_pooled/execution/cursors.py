@@ -1,8 +1,8 @@
 """Cursors that note what each statement does to the session, and what the server answered."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from django_psycopg_pooled.drivers.showing import ShowsStatements
@@ -49,6 +49,15 @@ class WatchedCursor:
             session.ended = ended = now()
             if session.journal is not None:
                 session.ran(record, params, ended - began, self.rowcount, failure, prepared)
+
+    def _fetching(self: Any, fetch: Callable[[], Any]) -> Any:
+        """A fetch from a cursor on the server, which keeps its transaction busy."""
+        session: WatchedSession = self.connection._pool_session
+        session.began = now()
+        try:
+            return fetch()
+        finally:
+            session.ended = now()
 
     def executemany(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
         with self._watching(query):
@@ -113,6 +122,15 @@ class WatchedServerCursor(WatchedPsycopgCursor):
         self.connection._pool_session.hold(self)
         return super().execute(query, params, **kwargs)
 
+    def fetchone(self: Any) -> Any:
+        return self._fetching(super().fetchone)  # type: ignore[misc]
+
+    def fetchmany(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._fetching(partial(super().fetchmany, *args, **kwargs))  # type: ignore[misc]
+
+    def fetchall(self: Any) -> Any:
+        return self._fetching(super().fetchall)  # type: ignore[misc]
+
 
 class WatchedPsycopg2Cursor(ShowsStatements, WatchedCursor):
     """What psycopg2's cursors have beside that. COPY by copy_from() and copy_to() does no harm."""
@@ -137,6 +155,11 @@ class WatchedPsycopg2Cursor(ShowsStatements, WatchedCursor):
         if self.name is not None:
             self.connection._pool_session.hold(self)
         return super().execute(query, vars)
+
+    def fetchmany(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.name is None:
+            return super().fetchmany(*args, **kwargs)  # type: ignore[misc]
+        return self._fetching(partial(super().fetchmany, *args, **kwargs))  # type: ignore[misc]
 
     def callproc(self: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
         with self._watching(f"SELECT * FROM {name}()"):

@@ -62,6 +62,8 @@ def idle_report(name: str, loan: ConnectionSnapshot, idle_s: float) -> str:
 
 def _way(lines: Sequence[str], place: str) -> str:
     """The user's own line first, then what it calls at this moment, then who called it."""
+    if not lines:
+        return "an unknown place"
     own = lines.index(place) if place in lines else 0
     inner = f" (in {lines[0]})" if own else ""
     return "; from ".join([lines[own] + inner, *lines[own + 1 :]])
