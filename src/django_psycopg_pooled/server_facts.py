@@ -55,7 +55,7 @@ class BackendFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedFacts:
+class PreparedTransaction:
     """A transaction without a session: it keeps its locks until it is committed by its name."""
 
     gid: str
@@ -84,7 +84,7 @@ class ServerFacts:
     database: str  # and its database
     version: str
     backends: tuple[BackendFacts, ...]
-    prepared: tuple[PreparedFacts, ...]
+    prepared: tuple[PreparedTransaction, ...]
     blocking: tuple[BlockingNode, ...]  # the most harmful first
     cycles: tuple[tuple[Who, ...], ...]
     pooler_between: bool = False  # the driver talks to somebody else than this server

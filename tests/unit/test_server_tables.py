@@ -10,7 +10,7 @@ from django_psycopg_pooled.server_facts import (
     AwaitedLock,
     BackendFacts,
     HolderFacts,
-    PreparedFacts,
+    PreparedTransaction,
     ServerFacts,
     Who,
 )
@@ -124,14 +124,16 @@ def test_a_deadlock_is_said_in_words() -> None:
 
 
 def test_a_prepared_transaction_is_named_with_the_statement_that_ends_it() -> None:
-    facts = server(waiter(2, "it's"), prepared=(PreparedFacts("it's", 7200.0, "shop", "shop"),))
+    facts = server(
+        waiter(2, "it's"), prepared=(PreparedTransaction("it's", 7200.0, "shop", "shop"),)
+    )
     text = blocking_text(facts)
     assert """Prepared transaction "it's", 2 h old; user shop, database shop""" in text
     assert "COMMIT or ROLLBACK PREPARED 'it''s';" in text
 
 
 def test_a_prepared_transaction_that_blocks_nobody_is_named_too() -> None:
-    text = blocking_text(server(prepared=(PreparedFacts("gid", 90.0, "shop", "shop"),)))
+    text = blocking_text(server(prepared=(PreparedTransaction("gid", 90.0, "shop", "shop"),)))
     assert text.startswith("No session waits for a lock.\n\nPrepared transaction 'gid', 90.0 s old")
 
 

@@ -14,7 +14,7 @@ from django_psycopg_pooled.server_facts import (
     AwaitedLock,
     BackendFacts,
     HolderFacts,
-    PreparedFacts,
+    PreparedTransaction,
     ServerFacts,
     Who,
 )
@@ -63,7 +63,7 @@ def read_server(
         database=raw["database"],
         version=raw["version"],
         backends=backends,
-        prepared=tuple(PreparedFacts(*row) for row in raw["prepared"]),
+        prepared=tuple(PreparedTransaction(*row) for row in raw["prepared"]),
         blocking=trees,
         cycles=cycles,
         pooler_between=pooler_between,
