@@ -18,6 +18,7 @@ from django_psycopg_pooled.pool.pool import Pool
 from django_psycopg_pooled.pool.texts import idle_report
 from django_psycopg_pooled.prepared_facts import PreparedFacts
 from django_psycopg_pooled.preparing.preparer import Preparer
+from django_psycopg_pooled.runtime.protocol import Task
 from django_psycopg_pooled.server_facts import ServerFacts
 from django_psycopg_pooled.server_tables import blocking_text
 from django_psycopg_pooled.snapshots import ConnectionSnapshot
@@ -97,6 +98,11 @@ class DatabasePool(Pool):
         found = self.idle_in_transaction(older_than)
         reports = [idle_report(self.name, each, _quiet_s(each) or 0.0) for each in found]
         return "\n\n".join(reports) or f"pool {self.name!r}: nothing is idle in a transaction"
+
+    def in_a_while(self, seconds: float, task: Task) -> None:
+        """Run *task* in a worker thread then; not after close(). Does not block."""
+        core = self._core
+        core.runtime.call_at(core.clock.monotonic() + seconds, task)
 
     def idle_since(self, lease: Lease) -> float | None:
         """Since when its transaction was idle, in seconds on the pool's clock, if that is known."""

@@ -1,11 +1,13 @@
 """What follows from what happens in a pool: the user's hook, signals, incidents."""
 
 import logging
+import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from django_psycopg_pooled.clock import SYSTEM_CLOCK
+from django_psycopg_pooled.forking import restart_in_child
 from django_psycopg_pooled.incident_facts import Incident, Kind
 from django_psycopg_pooled.integration.incidents import QUERIES, Incidents
 from django_psycopg_pooled.integration.inspection import ask_server
@@ -21,14 +23,26 @@ logger = logging.getLogger(__name__)
 TIMEOUT: Kind = "pool timeout"
 BLOCKS: Kind = "idle in transaction blocks others"
 
+ASK_AGAIN_S = 5.0  # while a transaction stays idle: others may come to wait for it
+
 
 class Events:
-    """The Listener of one pool; lives as long as it. Any thread."""
+    """The Listener of one pool; lives as long as it. Any thread.
+
+    Guards: `_lock` guards `_asking`.
+    """
 
     def __init__(self) -> None:
         self.incidents = Incidents()
         # Weak, since the pool has it.
         self.pool: Callable[[], DatabasePool | None] = _nobody
+        self.restart()
+        restart_in_child(self)
+
+    def restart(self) -> None:
+        """In a child of fork(): nobody asks there."""
+        self._lock = threading.Lock()
+        self._asking = False  # somebody asks the server who waits, or will do so again
 
     def belong_to(self, pool: "DatabasePool") -> None:
         self.pool = weakref.ref(pool)
@@ -41,7 +55,7 @@ class Events:
             pool.in_background(lambda: self._keep(TIMEOUT, seen))
 
     def idle_in_transaction(self, facts: ConnectionSnapshot) -> None:
-        """Tell those who asked, and see whether others wait for it. Blocks for a connect."""
+        """Tell those who asked; see in the background whether others wait for it."""
         pool = self.pool()
         if pool is None:
             return
@@ -51,8 +65,11 @@ class Events:
         ):
             if isinstance(answer, Exception):
                 logger.error("a receiver of idle_in_transaction failed", exc_info=answer)
-        if self.incidents.is_due(BLOCKS):
-            self._keep_if_it_blocks(pool, facts)
+        with self._lock:
+            if self._asking or not self.incidents.is_due(BLOCKS):
+                return
+            self._asking = True
+        pool.in_background(self._ask_who_waits)
 
     def _call_hook(self, pool: "DatabasePool", facts: ConnectionSnapshot) -> None:
         hook = pool.options.on_idle_in_transaction
@@ -63,16 +80,35 @@ class Events:
         except Exception:
             logger.exception("pool %r: on_idle_in_transaction failed", pool.name)
 
-    def _keep_if_it_blocks(self, pool: "DatabasePool", facts: ConnectionSnapshot) -> None:
+    def _ask_who_waits(self) -> None:
+        """Blocks for a connect, and so holds up one worker: there is one such look at a time."""
+        pool = self.pool()
+        again = False
+        try:
+            again = pool is not None and not self._has_kept_who_waits(pool)
+        finally:
+            with self._lock:
+                self._asking = again
+        if again and pool is not None:
+            pool.in_a_while(ASK_AGAIN_S, self._ask_who_waits)
+
+    def _has_kept_who_waits(self, pool: "DatabasePool") -> bool:
+        """False if there may be more to see later."""
+        limit = pool.options.idle_in_transaction_threshold
+        idle = {loan.server_pid for loan in pool.idle_in_transaction(older_than=limit)}
+        if not idle or pool.closed or not self.incidents.is_due(BLOCKS):
+            return True
         try:
             server, _ = ask_server(pool)
         except Exception as error:
             logger.info("pool %r: could not ask who waits for an idle transaction: %s",
                         pool.name, type(error).__name__)  # fmt: skip
-            return
-        blocks = any(_blocks(node, facts.server_pid) for node in server.blocking)
-        if blocks and self.incidents.is_new(BLOCKS):
+            return False
+        if not any(_blocks(node, idle) for node in server.blocking):
+            return False
+        if self.incidents.is_new(BLOCKS):
             self._add(pool, BLOCKS, pool.snapshot(), server, "")
+        return True
 
     def _keep(self, kind: Kind, seen: PoolSnapshot) -> None:
         pool = self.pool()
@@ -112,9 +148,9 @@ class Events:
                 logger.error("a receiver of incident failed", exc_info=answer)
 
 
-def _blocks(node: BlockingNode, pid: int | None) -> bool:
-    """Whether somebody waits for that session, here or further down."""
-    return (node.who == pid and node.blocks > 0) or any(_blocks(w, pid) for w in node.waiters)
+def _blocks(node: BlockingNode, pids: Collection[int | None]) -> bool:
+    """Whether somebody waits for one of those sessions, here or further down."""
+    return (node.who in pids and node.blocks > 0) or any(_blocks(w, pids) for w in node.waiters)
 
 
 def _nobody() -> None:
