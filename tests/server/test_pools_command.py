@@ -27,6 +27,7 @@ from django.test import override_settings
 from devtools.postgres import PostgresServer
 from django_psycopg_pooled.management.commands.pools import Command
 from django_psycopg_pooled.management.fleet import Fleet
+from django_psycopg_pooled.management.incidents import incident_lines
 from django_psycopg_pooled.management.process import project
 from django_psycopg_pooled.management.statements import prepared_lines, together
 from django_psycopg_pooled.management.status import status_lines, status_result
@@ -42,6 +43,9 @@ SHOP_URLS = """
 import os, time
 from pathlib import Path
 from django.db import connection, transaction
+from django_psycopg_pooled import pools
+from django_psycopg_pooled.integration.driver import DRIVER
+OperationalError = DRIVER.Error
 from django.http import JsonResponse
 from django.urls import path
 from project_urls import pool, tag
@@ -62,9 +66,20 @@ def refill(request):
         cursor.execute("UPDATE stock SET n = n + 10 WHERE id = %s", [1])
     return JsonResponse({"pid": os.getpid()})
 
+def starve(request):
+    leases = []
+    try:
+        while True:
+            leases.append(pools["default"].checkout(timeout=0))
+    except OperationalError as error:
+        return JsonResponse({"error": str(error), "pid": os.getpid()})
+    finally:
+        for lease in leases:
+            pools["default"].checkin(lease)
+
 urlpatterns = [
-    path("checkout/", checkout), path("refill/", refill), path("pool/", pool),
-    path("tag/<int:tag>/", tag),
+    path("starve/", starve), path("checkout/", checkout), path("refill/", refill),
+    path("pool/", pool), path("tag/<int:tag>/", tag),
 ]
 """
 SETTINGS = """
@@ -319,6 +334,22 @@ def test_queries_of_all_processes_are_added_up(shop: Shop) -> None:
     assert "No statement is prepared" in shop.pools("prepared").stdout
 
 
+def test_what_was_seen_when_a_request_found_no_connection_is_kept(shop: Shop) -> None:
+    def timeouts() -> list[Any]:
+        found = shop.facts("incidents")["incidents"]
+        return [incident for incident in found if incident["kind"] == "pool timeout"]
+
+    assert timeouts() == []
+    starved = shop.gunicorn.get("/starve/")
+    assert "P101" in starved["error"]
+    eventually(timeouts)
+    [incident] = timeouts()
+    assert incident["process"]["pid"] == starved["pid"]
+    text = shop.pools("incidents").stdout
+    assert f"pool timeout: process {starved['pid']} gunicorn, pool default" in text
+    assert "shop_urls.py" in text
+
+
 def test_with_nobody_to_ask_it_says_what_it_looked_for_and_where(nobody: Shop) -> None:
     for arguments in ((), ("top",), ("drain", "--alias", "default")):
         said = nobody.pools(*arguments, code=2).stderr
@@ -440,6 +471,10 @@ def test_prepared_statements_are_told_with_reasons_in_80_columns() -> None:
     assert max(map(len, lines)) <= 80
     assert lines[1].split() == ["denied", "8,120", "4", "10.2", "ms"]
     assert "(0A000)" in " ".join(lines)
+
+
+def test_nothing_that_went_wrong_is_told_in_words() -> None:
+    assert incident_lines([], 80) == ["Nothing has gone wrong since these processes began."]
 
 
 # ---- top

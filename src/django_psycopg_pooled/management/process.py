@@ -92,8 +92,12 @@ def _prepared(pool: DatabasePool, args: Mapping[str, Any]) -> dict[str, Any]:
     return {"prepared": list(map(asdict, pool.prepared()[:MOST]))}
 
 
+def _incidents(pool: DatabasePool, args: Mapping[str, Any]) -> dict[str, Any]:
+    return {"incidents": list(map(asdict, pool.incidents()))}
+
+
 # A new ask is one line here.
-LOOKS = {"queries": _queries, "prepared": _prepared}
+LOOKS = {"queries": _queries, "prepared": _prepared, "incidents": _incidents}
 
 
 def facts() -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from django_psycopg_pooled.clock import SYSTEM_CLOCK
-from django_psycopg_pooled.management import sessions, statements, top
+from django_psycopg_pooled.management import incidents, sessions, statements, top
 from django_psycopg_pooled.management.fleet import Choice, Fleet, Unreachable, ask
 from django_psycopg_pooled.management.process import pool_name
 from django_psycopg_pooled.management.result import Refusal, Result
@@ -38,6 +38,9 @@ SUBCOMMANDS = {
     "queries": "The statements that cost most, of all processes together. Exit code 1: a process"
     " does not answer.",
     "prepared": "What is prepared, denied and demoted, and why. Exit code 1: a process does not"
+    " answer.",
+    "incidents": "What was seen when something went wrong: at a PoolTimeout, and when a transaction"
+    " idled while others waited for it. With --json all of it. Exit code 1: a process does not"
     " answer.",
     "resize": "Change min_size and max_size until the processes end; settings stay as they are."
     " Exit code as for status.",
@@ -109,6 +112,9 @@ class Command(BaseCommand):
 
     def _prepared(self, choice: Choice, options: Options) -> Result:
         return statements.prepared(choice, _width())
+
+    def _incidents(self, choice: Choice, options: Options) -> Result:
+        return incidents.incidents(choice, _width())
 
     def _resize(self, choice: Choice, options: Options) -> Result:
         sizes = {n: options[n] for n in ("min_size", "max_size") if options[n] is not None}
