@@ -28,6 +28,8 @@ DATABASES = {
         "OPTIONS": dict(VARIANT.options),
     }
 }
+if "SHOP_CONTROL_DIR" in os.environ:
+    DJANGO_PSYCOPG_POOLED = {"CONTROL_DIR": os.environ["SHOP_CONTROL_DIR"]}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 INSTALLED_APPS = [

@@ -26,12 +26,15 @@ VARIANTS = (
     Variant("pooled", "django-psycopg-pooled", OURS),
 )
 
+# Compared with each other only: what preparing alone does.
+PLAIN = Variant("plain", "prepare=False", OURS, options={"pool": {"prepare": False}})
+PREPARED = Variant("prepared", 'prepare="auto"', OURS, options={"pool": {"prepare": "auto"}})
+ALL = (*VARIANTS, PLAIN, PREPARED)
+
 
 def variant(key: str) -> Variant:
     """The row named *key*; ValueError names the rows there are."""
-    for row in VARIANTS:
+    for row in ALL:
         if row.key == key:
             return row
-    raise ValueError(
-        f"there is no variant {key!r}; there are {', '.join(v.key for v in VARIANTS)}."
-    )
+    raise ValueError(f"there is no variant {key!r}; there are {', '.join(v.key for v in ALL)}.")

@@ -8,15 +8,21 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from example.demo import report
+from example.demo import report, statements
 from example.demo.database import Database
 from example.demo.facts import DemoError, Plan, Row
 from example.demo.interrupts import end_on_signals, uninterrupted
 from example.demo.measure import Comparison
 from example.demo.serve import serve
-from example.variants import VARIANTS, Variant, variant
+from example.demo.site import Site
+from example.variants import OURS, PLAIN, PREPARED, VARIANTS, Variant, variant
 
 WIDTH = 96
+SEE_MORE = """\
+To see more of a site that is up (make demo SERVE=1 says how to call manage.py for one):
+  manage.py pools        the pool of each process: lent, idle, who waits
+  manage.py pools top    the same, with each loan and its line of code, drawn anew until q
+  manage.py pools idle   sessions that are idle in a transaction, with the lines that began them"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,26 +65,74 @@ def _compare(
     folder: Path,
     stack: contextlib.ExitStack,
 ) -> int:
+    comparison = _warmed_up(plan, variants, database, folder, stack)
+    rows = comparison.run()
+    _report(rows)
+    _explain([*report.meaning(rows), *report.notes(rows, plan)])
+    ours = [site for site in comparison.sites if site.variant.engine == OURS]
+    if ours:
+        _show_queries(ours[-1])
+        rows += _prepare(plan.shorter(), database, folder, stack)
+        _say(f"\n{SEE_MORE}")
+    return 1 if any(row.errors for row in rows) else 0
+
+
+def _warmed_up(
+    plan: Plan,
+    variants: Sequence[Variant],
+    database: Database,
+    folder: Path,
+    stack: contextlib.ExitStack,
+) -> Comparison:
     comparison = Comparison(plan, database, folder, _say)
     with _step(f"{len(variants)} x gunicorn, each 2 processes x 4 threads"):
         comparison.serve(variants, stack)
     _say(
         f"{plan.clients} clients, {plan.warm_up:g} s warm-up, then {plan.rounds} rounds "
-        f"of {plan.seconds / plan.rounds:g} s for each:"
+        f"of {plan.seconds / plan.rounds:.3g} s for each:"
     )
     for number, row in enumerate(variants, 1):
         _say(f"  {number}. {row.title}")
+    comparison.warm_up()
+    return comparison
+
+
+def _show_queries(site: Site) -> None:
+    said = site.manage("pools", "queries", "-n", "4")
+    _say(f"\nWhat {site.variant.title} knows of its statements (manage.py pools queries -n 4):\n")
+    _say(textwrap.indent(said, "  "))
+
+
+def _prepare(
+    plan: Plan, database: Database, folder: Path, stack: contextlib.ExitStack
+) -> list[Row]:
+    """The same load on two sites that differ in the option prepare."""
+    _say("\nWhat prepared statements change, on the same pages with few clients:\n")
+    comparison = _warmed_up(plan, (PLAIN, PREPARED), database, folder, stack)
+    warm = _all_queries(comparison)
     rows = comparison.run()
-    _report(rows, plan)
-    return 1 if any(row.errors for row in rows) else 0
+    plain, prepared = map(statements.between, warm, _all_queries(comparison))
+    states = comparison.sites[1].manage("pools", "prepared", "--json")
+    found = statements.findings(plain, prepared, states)
+    _say(f"\n{statements.table(found)}")
+    _report(rows)
+    _explain(statements.meaning(rows, found))
+    return rows
 
 
-def _report(rows: Sequence[Row], plan: Plan) -> None:
+def _all_queries(comparison: Comparison) -> list[str]:
+    return [site.manage("pools", "queries", "--json", "-n", "100") for site in comparison.sites]
+
+
+def _report(rows: Sequence[Row]) -> None:
     _say(f"\n{report.table(rows)}\n")
-    for text in [*report.meaning(rows), *report.notes(rows, plan)]:
-        _say(textwrap.fill(text, WIDTH))
     for problem in report.problems(rows):
         _say(f"ERROR {problem}")
+
+
+def _explain(texts: Sequence[str]) -> None:
+    for text in texts:
+        _say(textwrap.fill(text, WIDTH))
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import psycopg
 from devtools.postgres import PostgresServer
 from example.demo.facts import DemoError
 from example.demo.interrupts import check, uninterrupted
+from example.demo.manage import manage
 from example.demo.process import Process
 
 TEMPLATE = "shop"
@@ -41,21 +42,7 @@ class Database:
 
     def manage(self, *arguments: str, environ: Mapping[str, str] | None = None) -> str:
         """Run one manage.py command on the filled shop; its output."""
-        output = self._folder / "manage.out"
-        output.unlink(missing_ok=True)
-        process = Process(f"manage.py {arguments[0]}", self._folder / "manage.log")
-        try:
-            process.start(
-                ["-m", "example.manage", *arguments],
-                {**self.environ(TEMPLATE), **(environ or {})},
-                output=output,
-            )
-            if not process.wait(60) or process.exit_code:
-                raise DemoError(f"manage.py {arguments[0]} failed.\n{process.tail()}")
-        finally:
-            with uninterrupted():
-                process.stop()
-        return output.read_text().strip()
+        return manage(self._folder, {**self.environ(TEMPLATE), **(environ or {})}, *arguments)
 
     def copy(self, name: str) -> str:
         """A copy of the filled shop for one variant; its name."""
@@ -71,6 +58,8 @@ class Database:
             "SHOP_DB_PASSWORD": self.server.password,
             "SHOP_DB_HOST": self.server.host,
             "SHOP_DB_PORT": str(self.server.port),
+            # Not the user's own directory: nothing of the demo is to stay there.
+            "SHOP_CONTROL_DIR": str(self._folder / "control"),
         }
 
     def count(self, table: str) -> int:

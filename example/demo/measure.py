@@ -60,18 +60,26 @@ class Comparison:
         for contender in self.contenders:
             contender.site.wait_until_ready()
 
+    @property
+    def sites(self) -> list[Site]:
+        return [contender.site for contender in self.contenders]
+
     def _stop(self) -> None:
         for contender in self.contenders:
             contender.site.process.ask_to_end()
         for contender in self.contenders:
             contender.site.stop()
 
-    def run(self) -> list[Row]:
-        """Warm up, drive all rounds, check the books; a row for each variant."""
+    def warm_up(self) -> None:
+        """Drive each site for a while that does not count."""
         with contextlib.closing(self._database.watch()) as watch:
             for contender in self.contenders:
                 turn = self._turn(contender, self.plan.warm_up, "warm-up", watch)
                 contender.warm_up = turn.load
+
+    def run(self) -> list[Row]:
+        """Drive all rounds, check the books; a row for each variant."""
+        with contextlib.closing(self._database.watch()) as watch:
             for number in range(self.plan.rounds):
                 self._round(number, watch)
         return [self._row(contender) for contender in self.contenders]

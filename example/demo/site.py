@@ -9,6 +9,7 @@ from pathlib import Path
 
 from example.demo.facts import DemoError
 from example.demo.interrupts import check, uninterrupted
+from example.demo.manage import manage
 from example.demo.process import Process
 from example.variants import Variant
 
@@ -22,11 +23,14 @@ class Site:
     def __init__(self, variant: Variant, database: str, folder: Path) -> None:
         self.variant = variant
         self.database = database
+        self.environ: Mapping[str, str] = {}  # of its processes, and of manage.py for it
+        self.folder = folder
         self.process = Process(f"gunicorn ({variant.title})", folder / f"{variant.key}.log")
         self.port = 0
 
     def start(self, environ: Mapping[str, str], port: int = 0) -> None:
         """Start gunicorn on *port*, 0 for a free one; does not wait for it."""
+        self.environ = {**environ, "SHOP_BACKEND": self.variant.key}
         # Bound here and inherited: no moment in which another program could take the port.
         with uninterrupted(), _listen(port) as listener:
             self.port = listener.getsockname()[1]
@@ -34,12 +38,16 @@ class Site:
             self.process.start(
                 ["-m", "gunicorn", "-c", "example/gunicorn_conf.py", "-b", f"fd://{fd}",
                  "example.wsgi"],
-                {**environ, "SHOP_BACKEND": self.variant.key},
+                self.environ,
                 pass_fds=[fd],
             )  # fmt: skip
 
     def stop(self) -> None:
         self.process.stop()
+
+    def manage(self, *arguments: str) -> str:
+        """Run one manage.py command with the site's settings; its output."""
+        return manage(self.folder, self.environ, *arguments)
 
     @property
     def url(self) -> str:

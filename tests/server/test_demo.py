@@ -2,6 +2,7 @@
 
 import http.cookiejar
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,7 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from example.variants import VARIANTS
+from example.variants import PLAIN, PREPARED, VARIANTS
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "DEMO_TEST_RUN"
@@ -98,7 +99,7 @@ def command_lines(demo: Demo) -> str:
 def test_every_variant_has_a_row_without_errors_and_nothing_keeps_running(demo: Demo) -> None:
     demo.start(SHORT)
     assert demo.end() == 0, demo.text()
-    for variant in VARIANTS:
+    for variant in (*VARIANTS, PLAIN, PREPARED):
         [row] = [line for line in demo.text().splitlines() if line.startswith(variant.title)]
         rate, p50, p99, cpu, peak, _connects, errors = row.removeprefix(variant.title).split()
         assert int(rate) > 0
@@ -106,7 +107,17 @@ def test_every_variant_has_a_row_without_errors_and_nothing_keeps_running(demo: 
         assert float(cpu) > 0
         assert 1 <= int(peak) <= 8
         assert errors == "0"
+    assert_statements_are_shown(demo.text())
     assert demo.left() == []
+
+
+def assert_statements_are_shown(text: str) -> None:
+    """With their callers, from gunicorn's own processes; and some of them prepared."""
+    assert re.search(r"^ +by example/shop/views.py:\d+ in product_detail \(", text, re.MULTILINE)
+    assert "in GET /products/<int:pk>/ (" in text
+    figures = r"^ +\d+ +[\d.]+ ms +[\d.]+ ms +\d+ x +[\d.]+ ms +[\d.]+ ms +[\d.]+$"
+    assert re.search(figures, text, re.MULTILINE), text
+    assert re.search(r"\b[1-9]\d* prepared", text)
 
 
 def test_an_interrupt_under_load_stops_everything(demo: Demo) -> None:
@@ -151,15 +162,22 @@ def test_a_taken_port_is_named(demo: Demo) -> None:
 
 
 def test_a_served_site_lets_its_admin_in_and_stays_until_it_is_interrupted(demo: Demo) -> None:
-    demo.start(["--serve", "--variant", "stock"])
+    demo.start(["--serve", "--variant", "pooled"])
     demo.wait_for("Ctrl-C")
     words = demo.text().split()
     url = next(word for word in words if word.endswith("/admin/"))
     password = words[words.index("password") + 1].strip("'")
     assert logged_in(url, password)
+    assert_its_pools_can_be_asked_for(demo.text())
     demo.signal(signal.SIGINT)
     assert demo.end(30) == 130
     assert demo.left() == []
+
+
+def assert_its_pools_can_be_asked_for(text: str) -> None:
+    [call] = re.findall(r"from another terminal: +(.+)", text)
+    said = subprocess.run(call.split(), stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert re.search(r"^ *\d+ +gunicorn.* default ", said, re.MULTILINE), said
 
 
 def logged_in(url: str, password: str) -> bool:
