@@ -15,7 +15,7 @@ import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,10 +29,12 @@ from django_psycopg_pooled.management.commands.pools import Command
 from django_psycopg_pooled.management.fleet import Fleet
 from django_psycopg_pooled.management.incidents import incident_lines
 from django_psycopg_pooled.management.process import project
+from django_psycopg_pooled.management.sessions import is_of_session
 from django_psycopg_pooled.management.statements import prepared_lines, together
 from django_psycopg_pooled.management.status import status_lines, status_result
 from django_psycopg_pooled.prepared_facts import PreparedFacts
 from django_psycopg_pooled.query_facts import QueryFacts
+from django_psycopg_pooled.server_facts import BackendFacts, ServerFacts
 from tests.server.databases import Databases
 from tests.server.processes import Program, project_environ
 from tests.server.support import DATABASE, eventually, require, wrapper
@@ -434,6 +436,12 @@ def test_long_names_are_cut_where_there_is_no_room_and_whole_where_there_is() ->
     assert "\x1b" not in "".join(narrow + wide)
 
 
+def backend_facts(**changes: Any) -> BackendFacts:
+    """A session of which little is known."""
+    known = {field.name: None for field in fields(BackendFacts) if field.default is MISSING}
+    return BackendFacts(**{**known, **changes})
+
+
 def statement(**changes: Any) -> dict[str, Any]:
     figures = {field.name: 0 if field.type in ("int", int) else 0.0 for field in fields(QueryFacts)}
     caller = {"text": "shop/views.py:1 in a", "calls": 2, "share": 1.0}
@@ -471,6 +479,15 @@ def test_prepared_statements_are_told_with_reasons_in_80_columns() -> None:
     assert max(map(len, lines)) <= 80
     assert lines[1].split() == ["denied", "8,120", "4", "10.2", "ms"]
     assert "(0A000)" in " ".join(lines)
+
+
+def test_a_session_that_began_after_our_connection_is_another_ones() -> None:
+    asker = backend_facts(pid=1, backend_start_us=0, state_change_us=1_000_000_000, state_age_s=0.0)
+    other = backend_facts(pid=7, backend_start_us=960_000_000)
+    facts = ServerFacts(1, "shop", "18", (asker, other), (), (), ())
+    assert is_of_session({"server_pid": 7, "age_s": 39.0}, facts)
+    assert not is_of_session({"server_pid": 7, "age_s": 60.0}, facts)
+    assert not is_of_session({"server_pid": 8, "age_s": 1.0}, facts)
 
 
 def test_nothing_that_went_wrong_is_told_in_words() -> None:

@@ -23,6 +23,7 @@ from django_psycopg_pooled.statements.fingerprint import fingerprint
 from django_psycopg_pooled.tables import duration
 
 IDLE = "idle in transaction"  # and "... (aborted)"
+SLACK_S = 1.0  # between the server's clock when it told, and our process's when it did
 PLACES = {
     "transaction_at": "began at",
     "last_statement_at": "last at",
@@ -152,9 +153,25 @@ def _loans(
         connection["server_pid"]: {"process": process, "pool": pool["name"], **connection}
         for process, pool in fleet.pools()
         for connection in pool["connections"]
-        if connection["state"] == "lent"
+        if connection["state"] == "lent" and is_of_session(connection, facts)
     }
     return found, [f"Without process {pid}: {error}." for pid, error in fleet.errors.items()]
+
+
+def is_of_session(connection: Facts, facts: ServerFacts) -> bool:
+    """Whether a connection of ours is the session that has its number on the server now.
+
+    A number is used again when its session has ended: but then by one that began after we had our
+    connection.
+    """
+    backend = facts.backend(connection["server_pid"])
+    asker = facts.backend(facts.server_pid)
+    if backend is None or backend.backend_start_us is None:
+        return backend is not None  # hidden: it cannot be told
+    if asker is None or asker.state_change_us is None or asker.state_age_s is None:
+        return True
+    now_s = asker.state_change_us / 1e6 + asker.state_age_s
+    return bool(now_s - backend.backend_start_us / 1e6 >= connection["age_s"] - SLACK_S)
 
 
 def _idle_lines(backend: BackendFacts, loan: Facts | None, width: int) -> list[str]:
