@@ -52,12 +52,12 @@ def _yes_or_no(name: str, value: object) -> bool:
 
 
 def _switch(name: str, value: object, spec: Spec) -> object:
-    """One of the choices, the first of which True stands for; or False for none of them."""
+    """One of the choices, the first of which True stands for; False for none; None for either."""
     if value is True:
         return spec.choices[0]
-    if value is False or (isinstance(value, str) and value in spec.choices):
+    if value is False or value is None or (isinstance(value, str) and value in spec.choices):
         return value
-    allowed = " or ".join([*map(repr, spec.choices), "False"])
+    allowed = " or ".join([*map(repr, spec.choices), "False", "None"])
     raise ValueError(f"{name} is {value!r}; it must be {allowed}.")
 
 

@@ -156,9 +156,10 @@ class PoolOptions:
         unit=SECONDS, low=0, high=THOUSAND_YEARS,
     )  # fmt: skip
     prepare: Any = option(
-        False, "Which statements run as prepared statements. 'auto': those that are executed often,"
+        None, "Which statements run as prepared statements. 'auto': those that are executed often,"
         " as long as that is measured to be no slower. 'registered': what add_prepare_target() and"
-        " prepare() name. False: none. Behind a pooler none, whatever this says.",
+        " prepare() name. False: none. None: 'auto' with psycopg 3, False with psycopg2, which"
+        " prepares by SQL (see the known limits). Where `pooler` is set none, whatever this says.",
         choices=("auto", "registered"), live=False,
     )  # fmt: skip
     prepare_threshold: int = option(

@@ -49,6 +49,7 @@ class Cursor:
 class ScriptedBinding:
     """Prepares in a list. `on_prepare`, `on_run`, `on_plain`: what the next of these raise."""
 
+    by_default = True
     unavailable = ""
     unknown = "?"
 
@@ -126,7 +127,8 @@ class Record:
 class Scene:
     """A preparer over a scripted binding, its book, and cursors to execute with."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, asks: bool = False, **settings: Any) -> None:
+        """*asks*: nobody has asked yet whether a pooler stands between."""
         self.clock = ManualClock()
         self.binding = ScriptedBinding(self.clock)
         settings = {"mode": "auto", "threshold": 2, **settings}
@@ -134,6 +136,8 @@ class Scene:
             self.binding, name="shop", shown=str.upper, clock=self.clock, **settings
         )
         self.preparer.book = self
+        if not asks:
+            self.preparer._keeper._wonders = False
         self._records: dict[str, Record] = {}
         self.cursor = self.connect()
 

@@ -193,6 +193,31 @@ def test_what_has_effects_on_the_session_or_no_parameters_has_no_plan() -> None:
     assert preparer.plan_for(Record(SQL)) is not None
 
 
+def test_before_anything_is_prepared_it_is_asked_once_who_answers() -> None:
+    scene = Scene(asks=True, threshold=0)
+    assert [scene.execute(SQL, i) for i in range(3)] == ["prepared"] * 3
+    assert scene.binding.log.count("ask") == 1
+    assert scene.binding.log[0] == "ask"
+
+
+def test_behind_a_pooler_that_mixes_sessions_nothing_is_ever_prepared(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scene = Scene(asks=True, threshold=0)
+    scene.binding.elsewhere = True
+    assert [scene.execute(SQL, i) for i in range(3)] == ["plain"] * 3
+    assert "prepare" not in scene.binding.log
+    assert scene.preparer.off
+    assert 'Set pooler="pgbouncer"' in caplog.text
+
+
+def test_without_a_word_of_the_user_the_driver_decides() -> None:
+    scene = Scene(mode=None)
+    assert not scene.preparer.off
+    scene.binding.by_default = False
+    assert Preparer(scene.binding, name="shop", mode=None, shown=str).off
+
+
 def test_nothing_has_a_plan_when_preparing_is_off() -> None:
     scene = Scene(mode=False)
     assert scene.preparer.off

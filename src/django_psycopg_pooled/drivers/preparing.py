@@ -29,6 +29,10 @@ class Binding(Protocol):
         """Why this version of the driver cannot do it; empty if it can."""
 
     @property
+    def by_default(self) -> bool:
+        """Whether statements are prepared if the user says nothing of it."""
+
+    @property
     def unknown(self) -> Any:
         """The type of a string among Types; a NULL of which no more is known is declared so too."""
 
@@ -89,9 +93,11 @@ class Binding(Protocol):
         """
 
     def is_elsewhere(self, cursor: Any) -> bool:
-        """Whether a pooler stands between: the server's process is not whom we connected to.
+        """Whether a pooler stands between that lets one client's statements answer another's.
 
-        One round trip.
+        That is so if the server's process is not whom we connected to; but a pooler may keep them
+        apart. One round trip if there is none, some more else. Changes nothing, in a transaction or
+        outside.
         """
 
 

@@ -4,7 +4,8 @@ psycopg prepares by itself too, but never for the client-side binding that Djang
 types than a literal has, and under names that mean another statement in another session.
 """
 
-from collections.abc import Iterator, Sequence
+import secrets
+from collections.abc import Generator, Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from psycopg import abc, capabilities, errors, generators
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq import ExecStatus, Format
 
-from django_psycopg_pooled.drivers.preparing import Plain, Types, is_refusal, numbered
+from django_psycopg_pooled.drivers.preparing import NAME_PREFIX, Plain, Types, is_refusal, numbered
 
 # What is used of psycopg beside its public interface.
 _CURSOR_HOOKS = (
@@ -92,6 +93,7 @@ class Rendered:
 class PsycopgBinding:
     """Stateless; see drivers.preparing.Binding for what each method promises."""
 
+    by_default = True
     unknown = _UNKNOWN
 
     @property
@@ -168,9 +170,7 @@ class PsycopgBinding:
         )
 
     def is_elsewhere(self, cursor: Any) -> bool:
-        asked = cursor._conn._exec_command(b"SELECT pg_catalog.pg_backend_pid()")
-        result = self._wait(cursor, asked)
-        return bool(int(result.get_value(0, 0)) != cursor._conn.pgconn.backend_pid)
+        return bool(self._wait(cursor, _is_elsewhere(cursor._conn)))
 
     def _wait(self, cursor: Any, steps: Any) -> Any:
         connection = cursor._conn
@@ -233,6 +233,27 @@ def _prepare(cursor: Any, statement: Statement, guarded: bool) -> Iterator[Any]:
             raise error
     if guarded:
         yield from connection._exec_command(_RELEASE)
+
+
+def _is_elsewhere(connection: Any) -> Generator[Any, Any, bool]:
+    pgconn = connection.pgconn
+    result = yield from connection._exec_command(b"SELECT pg_catalog.pg_backend_pid()")
+    if int(result.get_value(0, 0)) == pgconn.backend_pid:
+        return False
+    # PgBouncer from 1.21 on gives statements other names on the server, and prepares them there as
+    # they are needed. In a transaction, so that the same session answers to the end.
+    idle = pgconn.transaction_status == _IDLE
+    if idle:
+        yield from connection._exec_command(b"BEGIN")
+    probe = f"{NAME_PREFIX}probe_{secrets.token_hex(8)}".encode()
+    pgconn.send_prepare(probe, b"SELECT 1")
+    yield from generators.execute(pgconn)
+    asked = b"SELECT count(*) FROM pg_catalog.pg_prepared_statements WHERE name = '%b'" % probe
+    result = yield from connection._exec_command(asked)
+    yield from _close(connection, probe)
+    if idle:
+        yield from connection._exec_command(b"COMMIT")
+    return int(result.get_value(0, 0)) > 0
 
 
 def _close(connection: Any, name: bytes) -> Iterator[Any]:

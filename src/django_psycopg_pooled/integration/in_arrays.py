@@ -17,8 +17,8 @@ from django.db.models.expressions import Col
 from django.db.models.fields.related_lookups import RelatedIn
 from django.db.models.lookups import In
 
+from django_psycopg_pooled.integration.driver import BINDING
 from django_psycopg_pooled.integration.identity import is_pooled
-from django_psycopg_pooled.options import PoolOptions
 
 # Shorter lists stay: PostgreSQL's "auto" takes a generic plan for an array of 10 elements, so that
 # shorter arrays would be planned anew each time.
@@ -188,7 +188,8 @@ def prepares(connection: Any) -> bool:
     options = settings["OPTIONS"].get("pool")
     if not isinstance(options, Mapping):
         options = {}
-    return bool(options.get("prepare", PoolOptions.prepare)) and not options.get("pooler")
+    mode = options.get("prepare")
+    return bool(BINDING.by_default if mode is None else mode) and not options.get("pooler")
 
 
 class ArrayOperations:

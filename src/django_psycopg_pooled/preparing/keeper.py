@@ -20,8 +20,9 @@ class Keeper:
         self._now = clock.monotonic
         # Whether a pooler was seen to change the session under us: nothing is prepared any more.
         self.is_away = False
-        # Something that we did not cause has befallen a statement: ask who answers.
-        self._wonders = False
+        # Nobody has asked yet who answers, or something has befallen a statement that we did not
+        # cause.
+        self._wonders = True
 
     def ready(self, cursor: Any, plan: Plan, variant: Variant, holdings: Holdings) -> Held | None:
         """Have *variant* prepared on this connection; None if it is to run as it is this time."""
@@ -93,6 +94,6 @@ class Keeper:
         self._binding.close(cursor, held.statement)
 
     def _is_elsewhere(self, cursor: Any) -> bool:
-        self._wonders = False
         self.is_away = self.is_away or bool(self._binding.is_elsewhere(cursor))
+        self._wonders = False  # not sooner: others must not prepare meanwhile
         return self.is_away

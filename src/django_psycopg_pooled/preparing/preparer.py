@@ -56,7 +56,7 @@ class Preparer:
         binding: Binding | None,
         *,
         name: str,
-        mode: str | bool,
+        mode: str | bool | None,
         threshold: int = 5,
         prepared_max: int = 100,
         shown: Callable[[str], str],
@@ -65,9 +65,11 @@ class Preparer:
         """A preparer of the pool *name*.
 
         binding   the driver's; None prepares nothing
-        mode      "auto", "registered" or False
+        mode      "auto", "registered", False; None for "auto" if the driver is good at it
         shown     a text as people may see it: without literals
         """
+        if mode is None:
+            mode = "auto" if binding is not None and binding.by_default else False
         self._binding: Any = binding or ABSENT
         self._keeper = Keeper(self._binding, prepared_max, clock)
         self._name = name
@@ -141,7 +143,8 @@ class Preparer:
         """
         kind = type(params)
         if (
-            (kind is not tuple and kind is not list)
+            self._off
+            or (kind is not tuple and kind is not list)
             or type(query) is bytes  # in an encoding that the record's text may not have survived
             or (plan.way is not Way.PREPARED and not self._turns_to_preparing(plan))
         ):
