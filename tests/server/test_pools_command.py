@@ -25,6 +25,7 @@ import pytest
 from django.test import override_settings
 
 from devtools.postgres import PostgresServer
+from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.management.commands.pools import Command
 from django_psycopg_pooled.management.fleet import Fleet
 from django_psycopg_pooled.management.incidents import incident_lines
@@ -118,7 +119,7 @@ class Shop:
     def __init__(self, folder: Path, server: PostgresServer) -> None:
         self.folder = folder
         self.server = server
-        self.entry = Databases(server).settings({"max_size": 4})
+        self.entry = Databases(server).settings({"max_size": 4, "prepare": "auto"})
         self.gunicorn = Program(folder, *GUNICORN, databases={"default": self.entry})
 
     @property
@@ -333,7 +334,20 @@ def test_queries_of_all_processes_are_added_up(shop: Shop) -> None:
     text = shop.pools("queries").stdout
     assert "statements by total_time" in text
     assert "Of 2 processes" in text
-    assert "No statement is prepared" in shop.pools("prepared").stdout
+
+
+def test_what_is_prepared_is_told_with_its_figures(shop: Shop) -> None:
+    if DRIVER.name == "psycopg2":  # it prepares nothing
+        assert "No statement is prepared" in shop.pools("prepared").stdout
+        return
+
+    def of_ask() -> list[Any]:
+        shop.gunicorn.ask(40, at_once=4)
+        found = shop.facts("prepared")["prepared"]
+        return [one for one in found if "pg_backend_pid()" in one["text"] and one["hits"]]
+
+    eventually(of_ask)
+    assert "hits  connections" in shop.pools("prepared").stdout
 
 
 def test_what_was_seen_when_a_request_found_no_connection_is_kept(shop: Shop) -> None:
