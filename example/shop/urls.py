@@ -12,4 +12,6 @@ urlpatterns = [
     path("customers/<int:pk>/", views.customer_orders, name="customer-orders"),
     path("orders/new/", views.new_order, name="new-order"),
     path("orders/<int:pk>/", views.order_detail, name="order"),
+    path("orders/<int:pk>/send/", views.send, name="send-order"),
+    path("orders/<int:pk>/cancel/", views.cancel, name="cancel-order"),
 ]

@@ -4,14 +4,15 @@ from typing import Any
 
 from django.core.paginator import Paginator
 from django.db.models import Avg, Count, Q, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_POST, require_safe
 
 from example.shop import carrier
 from example.shop.forms import OrderForm
 from example.shop.models import Category, Customer, Order, Product
 from example.shop.ordering import OutOfStock, place_order
+from example.shop.sending import cancel_order, send_order
 
 PER_PAGE = 12
 BASKET_MAX = 10
@@ -104,6 +105,22 @@ def new_order(request: HttpRequest) -> HttpResponse:
         except OutOfStock as error:
             form.add_error(None, str(error))
     return render(request, "shop/new_order.html", {"form": form}, status=_status(form))
+
+
+@require_POST
+def send(request: HttpRequest, pk: int) -> HttpResponse:
+    """Slow, and holds up who wants this order: see sending.py."""
+    try:
+        send_order(pk)
+    except Order.DoesNotExist:
+        raise Http404("no such order is left to send") from None
+    return redirect("order", pk)
+
+
+@require_POST
+def cancel(request: HttpRequest, pk: int) -> HttpResponse:
+    cancel_order(pk)
+    return redirect("order", pk)
 
 
 def _basket_products(request: HttpRequest) -> list[Product]:

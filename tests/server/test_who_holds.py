@@ -6,6 +6,7 @@ The lines that must be named carry a mark: `# <- transfer begins`.
 import contextlib
 import socket
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
@@ -22,16 +23,19 @@ from django.views.decorators.cache import never_cache
 
 from django_psycopg_pooled.integration.database_pool import DatabasePool
 from tests.server.databases import Databases
-from tests.server.processes import PROJECT, Program
+from tests.server.processes import PROJECT, Program, project_environ
 from tests.server.support import (
     PREAMBLE,
+    ROOT,
     Call,
     eventually,
     in_thread,
     pool_of,
+    run_python,
     value,
     wrapper,
 )
+from tests.server.test_control_socket import CONTROLLED
 from tests.server.test_gevent import GREEN
 
 Write = Callable[[dict[str, str]], Path]
@@ -540,6 +544,100 @@ def test_a_greenlet_that_sleeps_in_a_transaction(
         )
         assert program.end() == 0
         assert place_in(source, "gevent.sleep(20)", "story.py") in program.text().splitlines()[-1]
+
+
+# ---- the example shop, under gunicorn: the log and the terminal, with the default options
+
+
+SENDING = "example/shop/sending.py"
+GUNICORN = (
+    "-m", "gunicorn", "-c", str(ROOT / "example/gunicorn_conf.py"), "-b", "127.0.0.1:{port}",
+    "example.wsgi",
+)  # fmt: skip
+
+
+# Processes' sockets are in a place of this test's; other apps of its neighbour's have them listen.
+WIRED = {name: text for name, text in CONTROLLED.items() if name.startswith("wired/")}
+SHOP_SETTINGS = f"""
+from pathlib import Path
+from example.settings import *
+INSTALLED_APPS += {sorted({name.partition("/")[0] for name in WIRED})}
+DJANGO_PSYCOPG_POOLED = {{"CONTROL_DIR": str(Path(__file__).parent / "sockets")}}
+"""
+
+
+def shop_environ(databases: Databases, folder: Path) -> dict[str, str]:
+    entry = databases.server.django_settings("shop")
+    connection = {f"SHOP_DB_{name}": entry[name] for name in entry}
+    return {
+        **connection,
+        "DJANGO_SETTINGS_MODULE": "shop_settings",
+        "SHOP_BACKEND": "pooled",
+        "COLUMNS": "160",
+        "SHOP_CARRIER_MS": "20000",
+        "PYTHONPATH": project_environ(folder, {})["PYTHONPATH"],
+    }
+
+
+class Visitor:
+    """Somebody who looks at an order of the shop, and then acts on it without waiting."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/orders/1/", timeout=20) as page:
+            cookie = page.headers["Set-Cookie"]
+        self._token = cookie.partition("csrftoken=")[2].partition(";")[0]
+
+    def posts(self, path: str) -> socket.socket:
+        client = socket.create_connection(("127.0.0.1", self._port))
+        head = (f"POST {path} HTTP/1.1", "Host: 127.0.0.1", f"Cookie: csrftoken={self._token}",
+                f"X-CSRFToken: {self._token}", "Content-Length: 0", "", "")  # fmt: skip
+        client.sendall("\r\n".join(head).encode())
+        return client
+
+
+def test_the_shop_names_who_holds_an_order_in_its_log_and_in_the_terminal(
+    databases: Databases, script_folder: Write
+) -> None:
+    """Sending asks the carrier within a transaction; cancelling waits for it."""
+    databases.server.create_database("shop")
+    folder = script_folder({**WIRED, "shop_settings.py": SHOP_SETTINGS})
+    environ = shop_environ(databases, folder)
+
+    def manage(*arguments: str) -> str:
+        done = run_python("-m", "example.manage", *arguments, environ=environ, cwd=folder)
+        assert done.returncode in (0, 1), done.stderr  # 1: there is something wrong
+        return _in_one_line(done.stdout)
+
+    manage("migrate", "-v0")
+    manage("fill_shop", "--orders=3", "--customers=3", "--products=5", "--reviews=0")
+    databases.server.psql("UPDATE shop_order SET status = 'placed'", "shop")
+    source = (ROOT / SENDING).read_text()
+    began, carrier = place_in(source, "with transaction", SENDING), "example/shop/carrier.py:"
+    last = place_in(source, "return sum(", SENDING)
+    with Program(folder, *GUNICORN, databases={}, environ=environ) as gunicorn:
+        eventually(lambda: "Booting worker" in gunicorn.text())
+        visitor = Visitor(gunicorn.port)
+        with contextlib.ExitStack() as clients:
+            clients.enter_context(visitor.posts("/orders/1/send/"))
+            eventually(lambda: databases.server.backends("state = 'idle in transaction'"))
+            clients.enter_context(visitor.posts("/orders/1/cancel/"))
+            eventually(lambda: databases.server.backends("wait_event_type = 'Lock'"))
+            assert_named(
+                lambda: _in_one_line(gunicorn.text()),
+                "(POST /orders/<int:pk>/send/)",
+                f"transaction begun at {began}",
+                f"thread is now at {carrier}",
+                "last statement at ",
+                "idle in transaction blocks others",
+            )
+            idle, blocking = manage("pools", "idle"), manage("pools", "blocking")
+    for said in ("POST /orders/<int:pk>/send/", f"began at: {began}", f"now at: {carrier}"):
+        assert said in idle
+    assert last in idle
+    waits = place_in(source, "return bool(", SENDING)
+    for said in (began, carrier, "row of shop_order", "POST /orders/<int:pk>/cancel/", waits):
+        assert said in blocking
 
 
 # ---- decorators and views: the user's function, not the decorator's
