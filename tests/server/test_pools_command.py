@@ -25,7 +25,6 @@ import pytest
 from django.test import override_settings
 
 from devtools.postgres import PostgresServer
-from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.management.commands.pools import Command
 from django_psycopg_pooled.management.fleet import Fleet
 from django_psycopg_pooled.management.incidents import incident_lines
@@ -337,10 +336,6 @@ def test_queries_of_all_processes_are_added_up(shop: Shop) -> None:
 
 
 def test_what_is_prepared_is_told_with_its_figures(shop: Shop) -> None:
-    if DRIVER.name == "psycopg2":  # it prepares nothing
-        assert "No statement is prepared" in shop.pools("prepared").stdout
-        return
-
     def of_ask() -> list[Any]:
         shop.gunicorn.ask(40, at_once=4)
         found = shop.facts("prepared")["prepared"]
@@ -489,6 +484,7 @@ def test_prepared_statements_are_told_with_reasons_in_80_columns() -> None:
         variants=1, hits=8120, connections=4, plain_mean_s=0.0102, prepared_mean_s=None,
         since_s=3.0,
     )  # fmt: skip
+    assert "No statement is prepared" in prepared_lines([], 80)[0]
     lines = prepared_lines([facts], 80)
     assert max(map(len, lines)) <= 80
     assert lines[1].split() == ["denied", "8,120", "4", "10.2", "ms"]
