@@ -277,9 +277,8 @@ class Preparer:
     def _tell(self, plan: Plan) -> None:
         """It was demoted or denied just now: tell whom it concerns, once."""
         plan.news = False
-        level = logging.WARNING if plan.way is Way.DEMOTED else logging.INFO
-        logger.log(
-            level,
+        # No warning: nothing is asked of anybody, and on a busy machine a verdict may be wrong.
+        logger.info(
             "pool %r: a statement runs %s, for %s%s: %s", self._name, plan.way.value, plan.reason,
             plan.sqlstate and f" ({plan.sqlstate})", self._shown(plan.sql),
         )  # fmt: skip
