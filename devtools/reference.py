@@ -6,6 +6,7 @@ from pathlib import Path
 
 from django_psycopg_pooled import errors
 from django_psycopg_pooled.checks import CHECKS
+from django_psycopg_pooled.management.commands.pools import EXIT_CODES, SUBCOMMANDS
 from django_psycopg_pooled.options import NOT_HERE, table
 from django_psycopg_pooled.pool.counters import Counters
 from django_psycopg_pooled.query_facts import QueryFacts
@@ -84,6 +85,7 @@ def page() -> str:
             *_options(),
             *_errors(),
             *_checks(),
+            *_command(),
             *_statistics(),
             *_queries(),
         ]
@@ -147,6 +149,30 @@ def _checks() -> Iterator[str]:
     yield "|---|---|"
     for name, text in CHECKS.items():
         yield f"| `{name}` | {text} |"
+    yield ""
+
+
+def _command() -> Iterator[str]:
+    yield "## manage.py pools"
+    yield ""
+    yield 'For processes with `"django_psycopg_pooled"` in `INSTALLED_APPS`, from their first'
+    yield "connection on. `--json`, `--alias` and `--pid` go with each; `--help` has the rest."
+    yield ""
+    yield "| subcommand | what it does |"
+    yield "|---|---|"
+    for name, text in SUBCOMMANDS.items():
+        yield f"| `{name}` | {text} |"
+    yield ""
+    yield "| exit code | when |"
+    yield "|---|---|"
+    for code, text in EXIT_CODES.items():
+        yield f"| {code} | {text} |"
+    yield ""
+    yield '`DJANGO_PSYCOPG_POOLED = {"CONTROL_DIR": "/run/shop"}` in the settings says where'
+    yield "processes have their sockets, `None` that they have none. Without it:"
+    yield "`django-psycopg-pooled-UID` in `$XDG_RUNTIME_DIR`, else in the system's folder for"
+    yield "temporary files. The directory is made with mode 700, the sockets with 600; one that"
+    yield "belongs to another user, or that others can write, is not used."
     yield ""
 
 

@@ -4,9 +4,10 @@ from django.apps import AppConfig
 from django.core import checks
 from django.db.models.signals import post_migrate
 
-from django_psycopg_pooled.checks import check_databases
+from django_psycopg_pooled.checks import check_databases, check_setting
 from django_psycopg_pooled.integration.schema import forget_plans_after_migrations
 from django_psycopg_pooled.integration.work import label_work
+from django_psycopg_pooled.management.process import answer_questions
 
 
 class PooledConfig(AppConfig):
@@ -17,5 +18,7 @@ class PooledConfig(AppConfig):
 
     def ready(self) -> None:
         checks.register(check_databases, "django_psycopg_pooled")
+        checks.register(check_setting, "django_psycopg_pooled")
         label_work()
+        answer_questions()
         post_migrate.connect(forget_plans_after_migrations, dispatch_uid="django_psycopg_pooled")

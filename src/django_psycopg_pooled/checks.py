@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from django import conf
 from django.apps import AppConfig
 from django.core.checks import CheckMessage, Error, Info, Warning
 from django.db import connections
 from django.db.backends.postgresql.psycopg_any import is_psycopg3
 
+from django_psycopg_pooled.control.setting import problems
 from django_psycopg_pooled.errors import OptionsError
 from django_psycopg_pooled.integration.identity import is_pooled
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
@@ -26,6 +28,7 @@ NOT_BEHIND_A_POOLER = ("prepare", "plan_cache_mode", "idle_in_transaction_timeou
 # Each id with what it says, for the reference page.
 CHECKS = {
     "django_psycopg_pooled.E001": "OPTIONS['pool'] holds something that cannot be used.",
+    "django_psycopg_pooled.E002": "DJANGO_PSYCOPG_POOLED holds something that cannot be used.",
     "django_psycopg_pooled.W001": "CONN_MAX_AGE keeps pooled connections from other threads.",
     "django_psycopg_pooled.W002": "The web server has more threads than the pool has connections.",
     "django_psycopg_pooled.W003": "`prepare` prepares nothing beside server_side_binding.",
@@ -45,6 +48,15 @@ def check_databases(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> l
         if isinstance(wrapper, PooledWrapper) and is_pooled(alias, wrapper.settings_dict):
             messages += _check(alias, wrapper.settings_dict)
     return messages
+
+
+def check_setting(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check DJANGO_PSYCOPG_POOLED, which is the whole project's."""
+    value = getattr(conf.settings, "DJANGO_PSYCOPG_POOLED", {})
+    return [
+        Error(f"DJANGO_PSYCOPG_POOLED: {problem}", id="django_psycopg_pooled.E002")
+        for problem in problems(value)
+    ]
 
 
 def server_threads(argv: Sequence[str], environ: Mapping[str, str]) -> int:

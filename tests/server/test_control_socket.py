@@ -23,27 +23,15 @@ from tests.server.test_celery import TASKS, WORKER, answered
 
 Write = Callable[[dict[str, str]], Path]
 
-# CONTROL_DIR below the test's own folder; "wired" stands for the app's ready() and Sessions.open().
+# CONTROL_DIR below the test's own folder.
 CONTROLLED = {
     **PROJECT,
     "project_settings.py": PROJECT["project_settings.py"]
     + """
 from pathlib import Path
-INSTALLED_APPS = ["django_psycopg_pooled", "wired"]
+INSTALLED_APPS = ["django_psycopg_pooled"]
 OWN = str(Path(__file__).parent / "sockets")
 DJANGO_PSYCOPG_POOLED = {"CONTROL_DIR": os.environ.get("TEST_CONTROL_DIR", OWN)}
-""",
-    "wired/__init__.py": "",
-    "wired/apps.py": """
-from django.apps import AppConfig
-from django.db.backends.signals import connection_created
-class Wired(AppConfig):
-    name = "wired"
-    def ready(self):
-        from django_psycopg_pooled.control.listener import LISTENER
-        from django_psycopg_pooled.management.process import answer_questions
-        answer_questions()
-        connection_created.connect(lambda **_: LISTENER.wake(), weak=False)
 """,
 }
 SCRIPT = """

@@ -9,6 +9,7 @@ from django.core import checks as django_checks
 from django.core.checks import CheckMessage
 from django.db import connections
 from django.db.backends.postgresql.psycopg_any import is_psycopg3
+from django.test import override_settings
 
 import django_psycopg_pooled
 from django_psycopg_pooled import checks
@@ -156,7 +157,15 @@ def test_the_app_registers_the_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     registered: list[object] = []
     monkeypatch.setattr(django_checks, "register", lambda check, *tags: registered.append(check))
     PooledConfig("django_psycopg_pooled", django_psycopg_pooled).ready()
-    assert registered == [checks.check_databases]
+    assert registered == [checks.check_databases, checks.check_setting]
+
+
+def test_a_wrong_project_wide_setting_is_an_error() -> None:
+    with override_settings(DJANGO_PSYCOPG_POOLED={"CONTROL_DIRR": "/run/shop"}):
+        [message] = checks.check_setting(None)
+    assert message.id == "django_psycopg_pooled.E002"
+    assert "did you mean 'CONTROL_DIR'" in message.msg
+    assert checks.check_setting(None) == []
 
 
 @pytest.mark.parametrize(

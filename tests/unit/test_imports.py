@@ -65,8 +65,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     # Below this line Django is imported, and nowhere above it.
     "signals": (set(), {"django"}),
+    "control": ({"clock", "errors", "pool"}, set()),
     "integration": (
         {
+            "control",
             "errors",
             "clock",
             "forking",
@@ -79,6 +81,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
             "server",
             "signals",
             "snapshots",
+            "runtime",
             "session",
             "pool",
             "drivers",
@@ -101,8 +104,25 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "testing.faults": ({"integration"}, {"django"}),
     "backends": ({"integration"}, {"django"}),
-    "checks": ({"errors", "options", "integration"}, {"django"}),
-    "apps": ({"checks", "integration"}, {"django"}),
+    "checks": ({"control", "errors", "options", "integration"}, {"django"}),
+    "management": (
+        {
+            "version",
+            "clock",
+            "control",
+            "integration",
+            "prepared_facts",
+            "query_facts",
+            "query_tables",
+            "server",
+            "server_facts",
+            "server_tables",
+            "statements",
+            "tables",
+        },
+        {"django"},
+    ),
+    "apps": ({"checks", "integration", "management"}, {"django"}),
     "": ({"errors", "version", "integration", "preparing"}, set()),
 }
 

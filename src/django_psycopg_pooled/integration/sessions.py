@@ -8,6 +8,7 @@ from typing import Any
 
 from django.db.backends.postgresql.base import DatabaseWrapper
 
+from django_psycopg_pooled.control.listener import LISTENER
 from django_psycopg_pooled.execution.cursors import watched
 from django_psycopg_pooled.execution.statements import Statements
 from django_psycopg_pooled.execution.watched import READ_ONLY, WatchedSession
@@ -77,6 +78,7 @@ class Sessions:
         except BaseException:
             DRIVER.close(connection)
             raise
+        LISTENER.wake()  # a process that has a connection has something to tell
         return connection
 
     def restorer(self) -> Callable[[Any], None] | None:
