@@ -577,6 +577,21 @@ def test_a_class_based_view_is_told_by_the_method_that_answers() -> None:
     assert lines(block.seen[0])[0] == _line_of(Base.post)
 
 
+def test_a_view_set_is_told_by_the_method_of_its_action() -> None:
+    """As Django's REST framework marks what its as_view() makes."""
+    block = _block_class()
+
+    class Orders:
+        def list(self) -> None: ...
+        def create(self) -> None: ...
+
+    names: dict[str, Any] = {}
+    exec(compile("def view(request): pass", LIBRARY, "exec"), names)
+    names["view"].cls, names["view"].actions = Orders, {"get": "list", "post": "create"}
+    block()(names["view"])(_Request())
+    assert lines(block.seen[0])[0] == _line_of(Orders.create)
+
+
 def test_a_class_based_view_without_that_method_is_told_by_its_first_own_one() -> None:
     block = _block_class()
     library: dict[str, Any] = {}

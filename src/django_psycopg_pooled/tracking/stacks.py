@@ -76,17 +76,17 @@ def capture_block(skip: int = 0) -> RawStack:
 def _decorated(names: Mapping[str, Any]) -> CodeType | None:
     """The user's function that a context manager decorates, below other decorators.
 
-    names   the locals of _DECORATION. For ATOMIC_REQUESTS the function is the one that Django's
-            as_view() made: then it is the view's method for this request.
+    names   the locals of _DECORATION. For ATOMIC_REQUESTS the function is the one that as_view()
+            made, Django's or the REST framework's: then it is the view's method for this request.
     """
     function = names.get("func")
     for _ in range(20):
         code = getattr(function, "__code__", None)
         if isinstance(code, CodeType) and _is_users(code.co_filename):
             return code
-        view = getattr(function, "view_class", None)
+        view = getattr(function, "view_class", None) or getattr(function, "cls", None)
         if isinstance(view, type):
-            return _method(view, names.get("args", ()))
+            return _method(view, getattr(function, "actions", None), names.get("args", ()))
         # functools.wraps() leaves the first, functools.partial() the second.
         function = getattr(function, "__wrapped__", None) or getattr(function, "func", None)
         if function is None:
@@ -94,9 +94,14 @@ def _decorated(names: Mapping[str, Any]) -> CodeType | None:
     return None
 
 
-def _method(view: type, args: Sequence[Any]) -> CodeType | None:
-    """Of the class's own methods the one that answers this request; else its first."""
+def _method(view: type, actions: Any, args: Sequence[Any]) -> CodeType | None:
+    """Of the class's own methods the one that answers this request; else its first.
+
+    actions   the REST framework's for a ViewSet: the names of methods by those of HTTP's
+    """
     method = str(getattr(args[0], "method", "")).lower() if args else ""
+    if isinstance(actions, Mapping):
+        method = actions.get(method, method)
     own = [vars(c) for c in view.__mro__]
     for name in (method, "dispatch"):
         code = getattr(next((c[name] for c in own if name in c), None), "__code__", None)
