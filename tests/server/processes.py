@@ -21,6 +21,7 @@ import json, os
 DATABASES = json.loads(os.environ["TEST_DATABASES"])
 SECRET_KEY = "x"
 ALLOWED_HOSTS = ["*"]
+INSTALLED_APPS = ["django_psycopg_pooled"]
 ROOT_URLCONF = "project_urls"
 USE_TZ = True
 """

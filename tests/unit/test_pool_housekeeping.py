@@ -61,7 +61,7 @@ def test_keepalive_finds_the_dead_before_a_request_does() -> None:
 
 
 def test_an_idle_pool_of_min_size_without_duties_wakes_for_lifetimes_only() -> None:
-    scripted = ScriptedPool(min_size=1, max_lifetime=3600)
+    scripted = ScriptedPool(min_size=1, max_lifetime=3600, idle_in_transaction_threshold=0)
     scripted.warm(1)
     [(due, _, _)] = scripted.runtime._timers
     scripted.clock.advance(3000)

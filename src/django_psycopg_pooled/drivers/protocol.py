@@ -51,6 +51,12 @@ class Driver(Protocol):
     def close(self, connection: Any) -> None:
         """Close politely. Never raises: a connection that cannot be closed is gone already."""
 
+    def leave(self, connection: Any) -> None:
+        """In a child of fork(): it is the parent's, and nobody here will ever close it.
+
+        Not a byte is sent. Never raises.
+        """
+
     def watch(self, connection: Any) -> Watch:
         """A function that says whether the server has sent something; made once a connection."""
 

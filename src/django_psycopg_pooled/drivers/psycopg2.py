@@ -58,6 +58,9 @@ class Psycopg2Driver:
             # psycopg2 raises only where the connection was broken before.
             return
 
+    def leave(self, connection: Any) -> None:
+        """psycopg2 knows the process that a connection was made in."""
+
     def watch(self, connection: Any) -> Watch:
         return watch_socket(connection.fileno())
 

@@ -80,6 +80,10 @@ class PsycopgDriver:
     def _works(self, connection: Any) -> bool:
         return not self.session(connection).unread
 
+    def leave(self, connection: Any) -> None:
+        # As with connections of psycopg's own pools: no warning that it was never closed.
+        connection._pool = None
+
     def watch(self, connection: Any) -> Watch:
         return watch_socket(connection.pgconn.socket)
 

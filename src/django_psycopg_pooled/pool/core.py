@@ -94,11 +94,15 @@ class Core:
     def disown(self) -> None:
         """In a child of fork(): leave the connections to the parent without touching a socket."""
         closed = self.ledger.closed
-        # Kept for ever: a driver may say goodbye to the server when a connection is collected.
-        _inherited.append([entry.connection for entry in self.ledger.entries])
+        inherited = [entry.connection for entry in self.ledger.entries]
         for dedicated in list(self._dedicated):
-            _inherited.append(dedicated.connection)
+            inherited.append(dedicated.connection)
             dedicated.connection = None
+        for connection in inherited:
+            if connection is not None:
+                self.driver.leave(connection)
+        # Kept for ever: a driver may say goodbye to the server when a connection is collected.
+        _inherited.append(inherited)
         for entry in self.ledger.entries:
             entry.loan = 0
             entry.state = State.CLOSED

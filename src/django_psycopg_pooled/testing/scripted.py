@@ -88,6 +88,9 @@ class ScriptedDriver:
         self.calls.append(("close", connection.number))
         connection.closed = True
 
+    def leave(self, connection: Any) -> None:
+        self.calls.append(("leave", connection.number))
+
     def watch(self, connection: Any) -> Watch:
         return lambda _ms: connection.dead or connection.notices > 0
 
