@@ -128,7 +128,8 @@ def test_children_forked_in_the_midst_of_loans_and_connects_get_their_own_rows_o
     databases: Databases, num_workers: int
 ) -> None:
     """PAINS 1. 20 children, 150 queries each; the parent's open transaction goes on, too."""
-    entry = databases.settings({"num_workers": num_workers, "max_size": 8})
+    options = {"num_workers": num_workers, "max_size": 8, "idle_in_transaction_threshold": 0}
+    entry = databases.settings(options)
     done = run_script(CHILDREN + HAMMERED, {"default": entry}, "-X", "dev")
     assert (done.returncode, done.stderr) == (0, "")
 
