@@ -33,6 +33,12 @@ class Listener(Protocol):
     def idle_in_transaction(self, facts: ConnectionSnapshot) -> None:
         """A transaction has been idle for too long; in a thread of the pool's."""
 
+    def looked(self) -> None:
+        """Loans have been looked through: about every second while there are any, and once after.
+
+        In a thread of the pool's.
+        """
+
 
 class Deaf:
     """Hears nothing."""
@@ -41,6 +47,9 @@ class Deaf:
         pass
 
     def idle_in_transaction(self, facts: ConnectionSnapshot) -> None:
+        pass
+
+    def looked(self) -> None:
         pass
 
 

@@ -71,6 +71,12 @@ class Events:
             self._asking = True
         pool.in_background(self._ask_who_waits)
 
+    def looked(self) -> None:
+        """Count what was executed meanwhile, also if that is too little to be counted by itself."""
+        pool = self.pool()
+        if pool is not None:
+            pool.queries.count()
+
     def _call_hook(self, pool: "DatabasePool", facts: ConnectionSnapshot) -> None:
         hook = pool.options.on_idle_in_transaction
         if hook is None:

@@ -93,6 +93,11 @@ class Queries:
         """top() as JSON: {"pool": name, "statements": [...]}, with the fields of QueryFacts."""
         return query_json(self._name, self.top(n, by))
 
+    def count(self) -> None:
+        """Count what waits to be counted, and log the report if it is due. Does not block."""
+        if self._journal is not None:
+            self._journal.fold()
+
     def reset(self) -> None:
         """Count from nothing again."""
         self._since = self._clock.monotonic()

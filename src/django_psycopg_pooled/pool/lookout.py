@@ -60,6 +60,7 @@ class Lookout:
         core = self._core
         try:
             self._look(self._loans(), core.options.idle_in_transaction_threshold)
+            core.listener.looked()
         except Exception:
             # A hook's or a defect: watching must not end what it watches, nor itself.
             logger.exception("pool %r: looking after idle transactions failed", core.name)
