@@ -35,7 +35,6 @@ from tests.server.support import (
     value,
     wrapper,
 )
-from tests.server.test_control_socket import CONTROLLED
 from tests.server.test_gevent import GREEN
 
 Write = Callable[[dict[str, str]], Path]
@@ -556,13 +555,10 @@ GUNICORN = (
 )  # fmt: skip
 
 
-# Processes' sockets are in a place of this test's; other apps of its neighbour's have them listen.
-WIRED = {name: text for name, text in CONTROLLED.items() if name.startswith("wired/")}
-SHOP_SETTINGS = f"""
+SHOP_SETTINGS = """
 from pathlib import Path
 from example.settings import *
-INSTALLED_APPS += {sorted({name.partition("/")[0] for name in WIRED})}
-DJANGO_PSYCOPG_POOLED = {{"CONTROL_DIR": str(Path(__file__).parent / "sockets")}}
+DJANGO_PSYCOPG_POOLED = {"CONTROL_DIR": str(Path(__file__).parent / "sockets")}
 """
 
 
@@ -601,7 +597,7 @@ def test_the_shop_names_who_holds_an_order_in_its_log_and_in_the_terminal(
 ) -> None:
     """Sending asks the carrier within a transaction; cancelling waits for it."""
     databases.server.create_database("shop")
-    folder = script_folder({**WIRED, "shop_settings.py": SHOP_SETTINGS})
+    folder = script_folder({"shop_settings.py": SHOP_SETTINGS})
     environ = shop_environ(databases, folder)
 
     def manage(*arguments: str) -> str:
