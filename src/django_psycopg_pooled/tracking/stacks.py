@@ -56,6 +56,50 @@ def capture(skip: int = 0) -> RawStack:
     return raw
 
 
+def capture_by_module(skip: int = 0) -> RawStack:
+    """capture(), from Python 3.12 on: less dear, as library frames stay unmade.
+
+    To look at a frame is to make an object of it, which its function has to dispose of when it
+    returns; the name of its module can be had without. Whose module that is, is known after the
+    first time. A function of the user's that takes a library's name by functools.wraps() is passed
+    over.
+    """
+    library = _library_modules
+    raw: list[tuple[CodeType, int]] = []
+    stranger = False
+    for depth in range(skip + 1, skip + 1 + _DEPTH.stop):
+        name = _module_at(depth)
+        if name in library:
+            frame = None
+        else:
+            try:
+                frame = _getframe(depth)
+            except ValueError:  # there are no more
+                break
+            filename = frame.f_code.co_filename
+            if not _is_users(filename):
+                # Else it is generated code, or a function with another's name by functools.wraps().
+                if getattr(sys.modules.get(name), "__file__", None) == filename:
+                    library.add(name)
+                frame = None
+        if frame is not None:
+            raw.append((frame.f_code, frame.f_lasti))
+            if len(raw) == _RECORDED:
+                break
+            stranger = False
+        elif stranger and raw:
+            break
+        else:
+            stranger = True
+    return raw or _innermost(_getframe(skip + 1))
+
+
+_module_at: Any = getattr(sys, "_getframemodulename", None)
+_library_modules: set[str | None] = set()
+if _module_at is not None:
+    capture = capture_by_module
+
+
 def capture_block(skip: int = 0) -> RawStack:
     """capture(), where a with block begins; around a decorated function, that function's line.
 
