@@ -20,6 +20,7 @@ from django_psycopg_pooled.pool.outage import Outage
 from django_psycopg_pooled.pool.states import State
 from django_psycopg_pooled.pool.watchdog import Watchdog
 from django_psycopg_pooled.runtime.protocol import Runtime
+from django_psycopg_pooled.snapshots import PoolSnapshot
 
 FORK_PATIENCE_S = 0.5  # for connects under way to end before a fork()
 
@@ -84,6 +85,7 @@ class Core:
         self.proven = False  # a connect has succeeded
         self.signals: list[threading.Lock] = []  # threads that wait for a change, see Pool.wait()
         self.reclaim_at = -math.inf  # before then nobody looks for strays again
+        self.seen: tuple[float, PoolSnapshot] | None = None  # the last look for a refusal, and when
         self.looking = False  # the Lookout will look again
         self.unwatched = True  # the next checkout must wake it
 

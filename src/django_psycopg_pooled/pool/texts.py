@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 
 from django_psycopg_pooled.pool.core import Core
-from django_psycopg_pooled.pool.views import snapshot
+from django_psycopg_pooled.pool.views import recent, snapshot
 from django_psycopg_pooled.snapshots import ConnectionSnapshot, PoolSnapshot
 
 LONGEST = 3  # how many holders are named
@@ -21,7 +21,7 @@ def timeout_error(core: Core, waited: float) -> Exception:
 
 def full_error(core: Core) -> Exception:
     """TooManyRequests."""
-    pool = snapshot(core)
+    pool = recent(core)
     return core.driver.TooManyRequests(
         f"[{core.driver.TooManyRequests.code}] {_requests(pool.requests_waiting)} already waiting"
         f" for a connection to {pool.name!r}, and max_waiting is {pool.max_waiting}.\n"

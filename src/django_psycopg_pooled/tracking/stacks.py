@@ -9,6 +9,7 @@ import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
 from contextlib import ContextDecorator
+from functools import lru_cache
 from sys import _getframe
 from types import CodeType, FrameType
 from typing import Any, TypeAlias
@@ -244,10 +245,14 @@ def _line(code: CodeType, lasti: int) -> int:
 
 def _short(filename: str) -> str:
     """The user's files as seen from the working directory; others from where they are imported."""
-    here = _working_directory()
+    folders = tuple(f for f in sys.path if isinstance(f, str) and f)
+    return _shortened(filename, _working_directory(), folders)
+
+
+@lru_cache(1000)
+def _shortened(filename: str, here: str, folders: tuple[str, ...]) -> str:
     if here and filename.startswith(here) and _is_users(filename):
         return filename.removeprefix(here)
-    folders = [f for f in sys.path if isinstance(f, str) and f]
     starts = [folder.rstrip(os.sep) + os.sep for folder in folders]
     return min((filename.removeprefix(start) for start in starts), key=len, default=filename)
 
