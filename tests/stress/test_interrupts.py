@@ -5,7 +5,6 @@ DPP_STRESS_SEED=N makes the same pauses again (the threads interleave as they li
 """
 
 import ctypes
-import os
 import random
 import sys
 import threading
@@ -18,6 +17,7 @@ from django_psycopg_pooled.errors import PoolTimeout
 from django_psycopg_pooled.options import PoolOptions
 from django_psycopg_pooled.pool.pool import Pool
 from tests.server.support import eventually
+from tests.stress.seeds import seeds
 from tests.stress.test_interrupt_at_every_opcode import ForgetfulDriver
 from tests.unit.scripted_pool import audit
 
@@ -92,13 +92,8 @@ class User(threading.Thread):
             time.sleep(0)
 
 
-def _seeds() -> list[int]:
-    given = os.environ.get("DPP_STRESS_SEED")
-    return [int(given)] if given else [random.randrange(10**6)]
-
-
 @pytest.mark.parametrize("workers", [3, 0])
-@pytest.mark.parametrize("seed", _seeds())
+@pytest.mark.parametrize("seed", seeds())
 def test_ten_thousand_exceptions_at_random_moments_lose_no_slot(seed: int, workers: int) -> None:
     mine = random.Random(seed)
     driver = ForgetfulDriver()

@@ -3,7 +3,6 @@
 The seed is printed with a failure; DPP_STRESS_SEED=N runs the same script of actions again.
 """
 
-import os
 import random
 import threading
 import time
@@ -16,6 +15,7 @@ from devtools.postgres import PostgresServer
 from django_psycopg_pooled.pool.pool import Pool
 from tests.server.databases import Databases, looked_after
 from tests.server.support import DATABASE, pool_of, wrapper
+from tests.stress.seeds import seeds
 from tests.unit.scripted_pool import audit
 
 THREADS = 8
@@ -80,11 +80,6 @@ class Work:
             return cursor.fetchone()[0]
 
 
-def _seeds() -> list[int]:
-    given = os.environ.get("DPP_STRESS_SEED")
-    return [int(given)] if given else [random.randrange(10**6)]
-
-
 def _kill_now_and_then(
     server: PostgresServer, mine: random.Random, until: float, pool: Pool
 ) -> int:
@@ -111,7 +106,7 @@ def _kill_now_and_then(
 
 
 @pytest.mark.parametrize("workers", [3, 0])
-@pytest.mark.parametrize("seed", _seeds())
+@pytest.mark.parametrize("seed", seeds())
 def test_only_statements_in_flight_fail_and_no_slot_is_lost(
     mortal: Databases, seed: int, workers: int
 ) -> None:

@@ -4,7 +4,6 @@ The seed is printed with a failure; DPP_STRESS_SEED=N runs the same script of ac
 threads still interleave as they like).
 """
 
-import os
 import random
 import threading
 import time
@@ -18,6 +17,7 @@ from django_psycopg_pooled.options import PoolOptions
 from django_psycopg_pooled.pool.pool import Pool
 from django_psycopg_pooled.testing import ScriptedConnection, ScriptedDriver
 from django_psycopg_pooled.testing.scripted import DriverError
+from tests.stress.seeds import seeds
 from tests.unit.scripted_pool import audit
 
 THREADS = 12
@@ -123,13 +123,8 @@ class Chaos:
         self.pool.resume()
 
 
-def _seeds() -> list[int]:
-    given = os.environ.get("DPP_STRESS_SEED")
-    return [int(given)] if given else [random.randrange(10**6) for _ in range(2)]
-
-
 @pytest.mark.parametrize("workers", [3, 0])
-@pytest.mark.parametrize("seed", _seeds())
+@pytest.mark.parametrize("seed", seeds(2))
 def test_no_slot_is_lost_and_no_connection_has_two_borrowers(seed: int, workers: int) -> None:
     chaos = Chaos(seed, num_workers=workers)
     chaos.run()
