@@ -45,7 +45,8 @@ class Watcher:
     @property
     def database(self) -> str:
         """A database of its own: silk fills some tables there."""
-        return "bench_" + "".join(letter if letter.isalnum() else "_" for letter in self.peer.name)
+        letters = (letter if letter.isalnum() else "_" for letter in self.peer.name)
+        return f"watching_{''.join(letters)}"
 
 
 def _options(size: PoolSize, pool: Settings | None) -> Settings:

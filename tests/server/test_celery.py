@@ -94,7 +94,7 @@ def test_a_workers_children_answer_rightly_and_leave_no_backend(
         backends = {answer["backend"] for answer in answers}
         assert len(backends) == children
         assert not backends & masters
-        eventually(lambda: backend_pids(databases.server) == masters)
+        eventually(lambda: backend_pids(databases.server) == masters, 30)
 
         worker.signal(signal.SIGTERM)
         assert worker.end() == 0

@@ -258,7 +258,9 @@ def test_an_error_of_a_session_that_was_idle_too_long_names_the_line_and_for_how
     assert value(connection, "SELECT 3") == 3
 
 
-@pytest.mark.skipif(DRIVER.name == "psycopg2", reason="psycopg2 does not read why the server hung up")
+@pytest.mark.skipif(
+    DRIVER.name == "psycopg2", reason="psycopg2 does not read why the server hung up"
+)
 def test_without_the_lookout_the_error_still_names_the_line(databases: Databases) -> None:
     connection = databases.add({**LIMIT, "idle_in_transaction_threshold": 0})
     error = idle_too_long(connection, lambda: value(connection, "SELECT 2"))

@@ -64,6 +64,10 @@ class WatchedSession(Session):
         """A statement has raised *error*; its SQLSTATE, or the name of its class if it has none."""
         code = self._driver.sqlstate(error)
         if code is None:
+            if self._driver.status(connection) is TransactionStatus.UNKNOWN:
+                # It broke in use. If a process of the server has died, the server is about to end
+                # all others, and those answer for a moment still.
+                self.dirt |= Effect.OUSTED
             return type(error).__name__
         # A borrower may have asked for a transaction that only reads.
         if code.startswith(self.evict_on) and (
