@@ -15,14 +15,20 @@ $(READY): pyproject.toml
 	touch $@
 
 # What tests more of processes and programs than of a driver, and takes long: with psycopg 3 only.
-DRIVERLESS := asgi autoreload benchmarks celery demo exit faults multiprocessing overload runners
+DRIVERLESS := asgi autoreload benchmarks celery control_socket demo exit faults multiprocessing overload pools_command runners
+# What measures time, and so wants the machine for itself. All else runs in two processes, each with
+# a server of its own.
+ALONE := tests/server/test_overload.py tests/server/test_exit.py
+PYTEST := $(BIN)/python -m pytest -q
+TWO := -n 2 --dist loadfile
 
 # Everything, with this interpreter and both drivers. The last line is pytest's.
 .PHONY: test
 test: lint $(VENV)/.ready-demo $(VENV)/.ready-bench
-	PYTHONPATH=$(CURDIR)/devtools/without_psycopg $(BIN)/python -m pytest -q tests/contract tests/server tests/stress/test_killed_server.py \
+	$(PYTEST) $(ALONE)
+	PYTHONPATH=$(CURDIR)/devtools/without_psycopg $(PYTEST) $(TWO) tests/contract tests/server tests/stress/test_killed_server.py \
 		$(DRIVERLESS:%=--ignore tests/server/test_%.py)
-	$(BIN)/python -m pytest -q tests
+	$(PYTEST) $(TWO) tests $(ALONE:%=--ignore %)
 
 .PHONY: lint
 lint: $(READY)
