@@ -6,10 +6,10 @@ from pathlib import Path
 
 from django_psycopg_pooled import errors
 from django_psycopg_pooled.checks import CHECKS
+from django_psycopg_pooled.facts.queries import QueryFacts
 from django_psycopg_pooled.management.commands.pools import EXIT_CODES, SUBCOMMANDS
 from django_psycopg_pooled.options import NOT_HERE, table
 from django_psycopg_pooled.pool.counters import Counters
-from django_psycopg_pooled.query_facts import QueryFacts
 from django_psycopg_pooled.statements.figures import RANKS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference.md"

@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol
 
-from django_psycopg_pooled.snapshots import ConnectionSnapshot
+from django_psycopg_pooled.facts.pool import ConnectionSnapshot
 
 
 class Observer(Protocol):

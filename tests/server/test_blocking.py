@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from devtools.postgres import SYSTEM_USER, PostgresServer
+from django_psycopg_pooled.facts.server import BackendFacts, BlockingNode, ServerFacts
 from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.server.view import read_server
-from django_psycopg_pooled.server_facts import BackendFacts, BlockingNode, ServerFacts
-from django_psycopg_pooled.server_tables import blocking_text
+from django_psycopg_pooled.tables.server import blocking_text
 from tests.server.databases import END_ALL
 from tests.server.support import DATABASE, DEBIAN_BIN, Call, eventually, require
 

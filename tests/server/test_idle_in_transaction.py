@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, transaction
 
+from django_psycopg_pooled.facts.pool import ConnectionSnapshot
 from django_psycopg_pooled.integration.database_pool import DatabasePool
 from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
 from django_psycopg_pooled.signals import idle_in_transaction
-from django_psycopg_pooled.snapshots import ConnectionSnapshot
 from tests.server.databases import Databases
 from tests.server.support import Call, eventually, pool_of, value, wrapper
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, transaction
 
-from django_psycopg_pooled.incident_facts import Incident
+from django_psycopg_pooled.facts.incidents import Incident
 from django_psycopg_pooled.integration import events
 from django_psycopg_pooled.integration.database_pool import DatabasePool
 from django_psycopg_pooled.integration.wrapper import PooledWrapper

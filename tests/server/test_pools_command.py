@@ -25,6 +25,9 @@ import pytest
 from django.test import override_settings
 
 from devtools.postgres import PostgresServer
+from django_psycopg_pooled.facts.prepared import PreparedFacts
+from django_psycopg_pooled.facts.queries import QueryFacts
+from django_psycopg_pooled.facts.server import BackendFacts, ServerFacts
 from django_psycopg_pooled.management.commands.pools import Command
 from django_psycopg_pooled.management.fleet import Fleet
 from django_psycopg_pooled.management.incidents import incident_lines
@@ -32,9 +35,6 @@ from django_psycopg_pooled.management.process import project
 from django_psycopg_pooled.management.sessions import is_of_session
 from django_psycopg_pooled.management.statements import prepared_lines, together
 from django_psycopg_pooled.management.status import status_lines, status_result
-from django_psycopg_pooled.prepared_facts import PreparedFacts
-from django_psycopg_pooled.query_facts import QueryFacts
-from django_psycopg_pooled.server_facts import BackendFacts, ServerFacts
 from tests.server.databases import Databases
 from tests.server.processes import Program, project_environ
 from tests.server.support import DATABASE, eventually, require, wrapper

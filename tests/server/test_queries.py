@@ -18,10 +18,10 @@ from django.test import Client, override_settings
 from django.urls import path
 
 from django_psycopg_pooled import pools
+from django_psycopg_pooled.facts.queries import QueryFacts
 from django_psycopg_pooled.integration import work
 from django_psycopg_pooled.integration.queries import Queries
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
-from django_psycopg_pooled.query_facts import QueryFacts
 from django_psycopg_pooled.tracking.labels import set_label
 from tests.server.databases import Databases
 from tests.server.processes import PROJECT, Program

@@ -10,13 +10,13 @@ import pytest
 
 from devtools.pgbouncer import PgBouncer, program
 from devtools.postgres import PostgresServer
+from django_psycopg_pooled.facts.server import ActionFacts, BackendFacts
 from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.server import Query
 from django_psycopg_pooled.server.actions import cancel, terminate
 from django_psycopg_pooled.server.view import identity, joined, read_server, set_up
-from django_psycopg_pooled.server_facts import ActionFacts, BackendFacts
-from django_psycopg_pooled.server_tables import blocking_text, sessions_table
 from django_psycopg_pooled.statements.fingerprint import fingerprint
+from django_psycopg_pooled.tables.server import blocking_text, sessions_table
 from tests.server.databases import Databases
 from tests.server.support import (
     DATABASE,

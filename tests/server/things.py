@@ -4,9 +4,9 @@ from typing import Any
 
 from django.db import models
 
+from django_psycopg_pooled.facts.prepared import PreparedFacts
 from django_psycopg_pooled.integration.database_pool import DatabasePool
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
-from django_psycopg_pooled.prepared_facts import PreparedFacts
 from tests.server.databases import Databases
 from tests.server.support import pool_of
 

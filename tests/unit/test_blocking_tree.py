@@ -6,8 +6,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from django_psycopg_pooled.facts.server import BlockingNode, Who
 from django_psycopg_pooled.server.blocking import Behind, blocking_trees
-from django_psycopg_pooled.server_facts import BlockingNode, Who
 
 
 def shape(node: BlockingNode) -> Any:

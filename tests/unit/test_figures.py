@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_psycopg_pooled.query_facts import QueryFacts
+from django_psycopg_pooled.facts.queries import QueryFacts
 from django_psycopg_pooled.statements.book import Record
 from django_psycopg_pooled.statements.figures import CALLERS, OTHER_ERRORS, Family, Top
 from django_psycopg_pooled.statements.journal import Execution

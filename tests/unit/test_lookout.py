@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from django_psycopg_pooled.drivers.protocol import TransactionStatus
+from django_psycopg_pooled.facts.pool import ConnectionSnapshot
 from django_psycopg_pooled.options import PoolOptions
 from django_psycopg_pooled.pool.entry import Lease
 from django_psycopg_pooled.pool.pool import Pool
 from django_psycopg_pooled.runtime.inline import InlineRuntime
-from django_psycopg_pooled.snapshots import ConnectionSnapshot
 from django_psycopg_pooled.testing import ManualClock, ManualRuntime, ScriptedDriver
 from tests.unit.scripted_pool import audit
 

@@ -4,9 +4,7 @@ from typing import Any
 
 import pytest
 
-from django_psycopg_pooled.server.blocking import blocking_trees
-from django_psycopg_pooled.server.locks import awaited, mode_words, strongest_first
-from django_psycopg_pooled.server_facts import (
+from django_psycopg_pooled.facts.server import (
     AwaitedLock,
     BackendFacts,
     HolderFacts,
@@ -14,7 +12,9 @@ from django_psycopg_pooled.server_facts import (
     ServerFacts,
     Who,
 )
-from django_psycopg_pooled.server_tables import WIDTH, blocking_text, sessions_table
+from django_psycopg_pooled.server.blocking import blocking_trees
+from django_psycopg_pooled.server.locks import awaited, mode_words, strongest_first
+from django_psycopg_pooled.tables.server import WIDTH, blocking_text, sessions_table
 
 ROW = AwaitedLock("row", "row of shop_order", "SHARE", 12.1)
 

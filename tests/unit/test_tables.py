@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from django_psycopg_pooled.snapshots import ConnectionSnapshot, PoolSnapshot
-from django_psycopg_pooled.tables import WIDTH, pool_table
+from django_psycopg_pooled.facts.pool import ConnectionSnapshot, PoolSnapshot
+from django_psycopg_pooled.tables.pool import WIDTH, pool_table
 
 IDLE: dict[str, Any] = {
     "number": 2,

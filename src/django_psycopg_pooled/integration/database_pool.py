@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import EmptyResultSet
 
 from django_psycopg_pooled.execution.statements import Statements
-from django_psycopg_pooled.incident_facts import Incident
+from django_psycopg_pooled.facts.incidents import Incident
+from django_psycopg_pooled.facts.pool import ConnectionSnapshot
+from django_psycopg_pooled.facts.prepared import PreparedFacts
+from django_psycopg_pooled.facts.server import ServerFacts
 from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.integration.events import Events
 from django_psycopg_pooled.integration.inspection import ask_server, in_words
@@ -16,12 +19,9 @@ from django_psycopg_pooled.options import PoolOptions
 from django_psycopg_pooled.pool.entry import Lease
 from django_psycopg_pooled.pool.pool import Pool
 from django_psycopg_pooled.pool.texts import idle_report
-from django_psycopg_pooled.prepared_facts import PreparedFacts
 from django_psycopg_pooled.preparing.preparer import Preparer
 from django_psycopg_pooled.runtime.protocol import Task
-from django_psycopg_pooled.server_facts import ServerFacts
-from django_psycopg_pooled.server_tables import blocking_text
-from django_psycopg_pooled.snapshots import ConnectionSnapshot
+from django_psycopg_pooled.tables.server import blocking_text
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet

@@ -7,13 +7,13 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from django_psycopg_pooled.clock import SYSTEM_CLOCK
+from django_psycopg_pooled.facts.incidents import Incident, Kind
+from django_psycopg_pooled.facts.pool import ConnectionSnapshot, PoolSnapshot
+from django_psycopg_pooled.facts.server import BlockingNode, ServerFacts
 from django_psycopg_pooled.forking import restart_in_child
-from django_psycopg_pooled.incident_facts import Incident, Kind
 from django_psycopg_pooled.integration.incidents import QUERIES, Incidents
 from django_psycopg_pooled.integration.inspection import ask_server
-from django_psycopg_pooled.server_facts import BlockingNode, ServerFacts
 from django_psycopg_pooled.signals import idle_in_transaction, incident
-from django_psycopg_pooled.snapshots import ConnectionSnapshot, PoolSnapshot
 
 if TYPE_CHECKING:
     from django_psycopg_pooled.integration.database_pool import DatabasePool

@@ -4,8 +4,8 @@ import threading
 from collections import deque
 
 from django_psycopg_pooled.clock import SYSTEM_CLOCK
+from django_psycopg_pooled.facts.incidents import Incident, Kind
 from django_psycopg_pooled.forking import restart_in_child
-from django_psycopg_pooled.incident_facts import Incident, Kind
 
 KEPT = 10
 AGAIN_S = 60.0  # how long the same kind is not noted again

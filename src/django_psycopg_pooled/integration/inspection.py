@@ -2,11 +2,11 @@
 
 from typing import Any
 
+from django_psycopg_pooled.facts.pool import ConnectionSnapshot, PoolSnapshot
+from django_psycopg_pooled.facts.server import ServerFacts
 from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.pool.pool import Pool
 from django_psycopg_pooled.server.view import read_server, set_up
-from django_psycopg_pooled.server_facts import ServerFacts
-from django_psycopg_pooled.snapshots import ConnectionSnapshot, PoolSnapshot
 from django_psycopg_pooled.statements.fingerprint import fingerprint
 
 NOW = "SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint"

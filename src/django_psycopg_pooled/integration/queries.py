@@ -8,13 +8,13 @@ from types import CodeType
 from typing import Any
 
 from django_psycopg_pooled.clock import SYSTEM_CLOCK, Clock
+from django_psycopg_pooled.facts.queries import QueryFacts
 from django_psycopg_pooled.forking import restart_in_child
 from django_psycopg_pooled.options import PoolOptions
-from django_psycopg_pooled.query_facts import QueryFacts
-from django_psycopg_pooled.query_tables import query_json, query_table, short_duration
 from django_psycopg_pooled.statements.figures import RANKS
 from django_psycopg_pooled.statements.fingerprint import fingerprint
 from django_psycopg_pooled.statements.journal import Execution, Journal
+from django_psycopg_pooled.tables.queries import query_json, query_table, short_duration
 from django_psycopg_pooled.tracking import stacks
 
 logger = logging.getLogger("django_psycopg_pooled.queries")

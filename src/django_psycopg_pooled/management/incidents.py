@@ -6,7 +6,7 @@ from datetime import datetime
 from django_psycopg_pooled.management.fleet import Choice, Facts, ask
 from django_psycopg_pooled.management.result import Result
 from django_psycopg_pooled.management.text import cut, printable, wrapped
-from django_psycopg_pooled.tables import duration
+from django_psycopg_pooled.tables.pool import duration
 
 LOANS = 3  # of one incident; the rest is in the JSON
 

@@ -8,6 +8,7 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from django_psycopg_pooled.facts.server import BackendFacts, ServerFacts
 from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.integration.registry import pools
 from django_psycopg_pooled.management.fleet import Choice, Facts, Unreachable, ask
@@ -17,10 +18,9 @@ from django_psycopg_pooled.management.text import cut, printable, wrapped
 from django_psycopg_pooled.server import Query
 from django_psycopg_pooled.server.actions import terminate as end_session
 from django_psycopg_pooled.server.view import read_server, set_up
-from django_psycopg_pooled.server_facts import BackendFacts, ServerFacts
-from django_psycopg_pooled.server_tables import blocking_text
 from django_psycopg_pooled.statements.fingerprint import fingerprint
-from django_psycopg_pooled.tables import duration
+from django_psycopg_pooled.tables.pool import duration
+from django_psycopg_pooled.tables.server import blocking_text
 
 IDLE = "idle in transaction"  # and "... (aborted)"
 SLACK_S = 1.0  # between the server's clock when it told, and our process's when it did

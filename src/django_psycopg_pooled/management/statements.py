@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any, TypeVar
 
+from django_psycopg_pooled.facts.prepared import PreparedFacts
+from django_psycopg_pooled.facts.queries import CallerShare, QueryFacts
 from django_psycopg_pooled.management.fleet import Choice, Facts, Fleet, ask
 from django_psycopg_pooled.management.result import Result
 from django_psycopg_pooled.management.text import table, wrapped
-from django_psycopg_pooled.prepared_facts import PreparedFacts
-from django_psycopg_pooled.query_facts import CallerShare, QueryFacts
-from django_psycopg_pooled.query_tables import query_table, short_duration
+from django_psycopg_pooled.tables.queries import query_table, short_duration
 
 # How two processes' figures become one, by field; the texts are the same.
 SUMS = (

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from django_psycopg_pooled.management.fleet import Facts, Fleet
 from django_psycopg_pooled.management.result import Result
 from django_psycopg_pooled.management.text import table, wrapped
-from django_psycopg_pooled.tables import duration
+from django_psycopg_pooled.tables.pool import duration
 
 HEADER = ("pid", "program", "pool", "lent", "idle", "size", "waiting", "longest", "up")
 LEFT = (1, 2)

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from django_psycopg_pooled.management.fleet import Fleet, Unreachable
 from django_psycopg_pooled.management.status import WRONG, status_lines
 from django_psycopg_pooled.management.text import cut, printable
-from django_psycopg_pooled.tables import duration
+from django_psycopg_pooled.tables.pool import duration
 
 HINT = "Longest loans first. q ends."
 HOME_AND_CLEAR = "\x1b[H\x1b[2J"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from django_psycopg_pooled.clock import Clock
 from django_psycopg_pooled.drivers.protocol import Driver
+from django_psycopg_pooled.facts.pool import PoolSnapshot
 from django_psycopg_pooled.observing import Blind, Deaf, Listener, Observer
 from django_psycopg_pooled.options import PoolOptions
 from django_psycopg_pooled.pool.counters import Counters
@@ -20,7 +21,6 @@ from django_psycopg_pooled.pool.outage import Outage
 from django_psycopg_pooled.pool.states import State
 from django_psycopg_pooled.pool.watchdog import Watchdog
 from django_psycopg_pooled.runtime.protocol import Runtime
-from django_psycopg_pooled.snapshots import PoolSnapshot
 
 FORK_PATIENCE_S = 0.5  # for connects under way to end before a fork()
 

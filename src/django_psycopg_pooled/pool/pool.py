@@ -10,6 +10,7 @@ from typing import Any
 from django_psycopg_pooled.clock import SYSTEM_CLOCK, Clock
 from django_psycopg_pooled.drivers.protocol import Driver
 from django_psycopg_pooled.errors import NotBorrowed
+from django_psycopg_pooled.facts.pool import PoolSnapshot
 from django_psycopg_pooled.observing import Listener, Observer
 from django_psycopg_pooled.options import PoolOptions
 from django_psycopg_pooled.pool.alarm import Alarm
@@ -32,8 +33,7 @@ from django_psycopg_pooled.pool.views import snapshot
 from django_psycopg_pooled.runtime.inline import InlineRuntime
 from django_psycopg_pooled.runtime.protocol import Runtime, Task
 from django_psycopg_pooled.runtime.threads import ThreadRuntime
-from django_psycopg_pooled.snapshots import PoolSnapshot
-from django_psycopg_pooled.tables import pool_table
+from django_psycopg_pooled.tables.pool import pool_table
 
 
 class Pool:

@@ -3,9 +3,9 @@
 import threading
 from collections.abc import Sequence
 
+from django_psycopg_pooled.facts.pool import ConnectionSnapshot, PoolSnapshot
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.views import recent, snapshot
-from django_psycopg_pooled.snapshots import ConnectionSnapshot, PoolSnapshot
 
 LONGEST = 3  # how many holders are named
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 from django_psycopg_pooled.drivers.protocol import TransactionStatus
+from django_psycopg_pooled.facts.pool import ConnectionSnapshot, PoolSnapshot
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.entry import Entry
 from django_psycopg_pooled.session import Session
-from django_psycopg_pooled.snapshots import ConnectionSnapshot, PoolSnapshot
 
 RECENT_S = 0.05
 

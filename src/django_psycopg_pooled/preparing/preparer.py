@@ -8,8 +8,8 @@ from typing import Any, Literal, Protocol
 
 from django_psycopg_pooled.clock import SYSTEM_CLOCK, Clock
 from django_psycopg_pooled.drivers.preparing import Binding, Plain
+from django_psycopg_pooled.facts.prepared import PreparedFacts
 from django_psycopg_pooled.forking import restart_in_child
-from django_psycopg_pooled.prepared_facts import PreparedFacts
 from django_psycopg_pooled.preparing import blocks
 from django_psycopg_pooled.preparing.holdings import Held, Holdings
 from django_psycopg_pooled.preparing.keeper import Keeper

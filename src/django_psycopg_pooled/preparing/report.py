@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from django_psycopg_pooled.prepared_facts import PreparedFacts, PreparedState
+from django_psycopg_pooled.facts.prepared import PreparedFacts, PreparedState
 from django_psycopg_pooled.preparing.holdings import Held
 from django_psycopg_pooled.preparing.plan import Plan, Way
 

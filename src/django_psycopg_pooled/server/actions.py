@@ -1,8 +1,8 @@
 """Ending a session, or its statement: only if it is still what somebody saw and decided on."""
 
+from django_psycopg_pooled.facts.server import ActionFacts
 from django_psycopg_pooled.server import Query
 from django_psycopg_pooled.server.statements import guarded
-from django_psycopg_pooled.server_facts import ActionFacts
 
 GONE_WITHIN_MS = 1_000  # below the statement's time limit
 

@@ -6,7 +6,7 @@ to write out every path would take 2 ** n lines for a queue of n.
 
 from collections.abc import Iterable, Mapping
 
-from django_psycopg_pooled.server_facts import BlockingNode, Who
+from django_psycopg_pooled.facts.server import BlockingNode, Who
 
 DEPTH = 20
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
-from django_psycopg_pooled.server_facts import AwaitedLock
+from django_psycopg_pooled.facts.server import AwaitedLock
 
 # As in the manual's table "Conflicting Lock Modes", the weakest first.
 MODES = (

@@ -6,11 +6,7 @@ from dataclasses import fields
 from functools import cache
 from typing import Any, TypeVar
 
-from django_psycopg_pooled.server import Query
-from django_psycopg_pooled.server.blocking import blocking_trees
-from django_psycopg_pooled.server.locks import awaited, strongest_first
-from django_psycopg_pooled.server.statements import FACTS, IDENTITY, SET_UP
-from django_psycopg_pooled.server_facts import (
+from django_psycopg_pooled.facts.server import (
     AwaitedLock,
     BackendFacts,
     HolderFacts,
@@ -18,6 +14,10 @@ from django_psycopg_pooled.server_facts import (
     ServerFacts,
     Who,
 )
+from django_psycopg_pooled.server import Query
+from django_psycopg_pooled.server.blocking import blocking_trees
+from django_psycopg_pooled.server.locks import awaited, strongest_first
+from django_psycopg_pooled.server.statements import FACTS, IDENTITY, SET_UP
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from django_psycopg_pooled.query_facts import CallerShare, QueryFacts
+from django_psycopg_pooled.facts.queries import CallerShare, QueryFacts
 from django_psycopg_pooled.stats.histogram import Histogram
 
 if TYPE_CHECKING:

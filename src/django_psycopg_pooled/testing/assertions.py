@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import connections
 
+from django_psycopg_pooled.facts.pool import ConnectionSnapshot
+from django_psycopg_pooled.facts.prepared import PreparedFacts
 from django_psycopg_pooled.integration.database_pool import DatabasePool
 from django_psycopg_pooled.integration.registry import pools
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
 from django_psycopg_pooled.pool.texts import idle_report
-from django_psycopg_pooled.prepared_facts import PreparedFacts
-from django_psycopg_pooled.snapshots import ConnectionSnapshot
 from django_psycopg_pooled.statements.fingerprint import fingerprint
 from django_psycopg_pooled.testing.idling import Idle, IdleWatch
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from django_psycopg_pooled.drivers.protocol import OPEN_TRANSACTION
+from django_psycopg_pooled.facts.pool import ConnectionSnapshot
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.entry import Entry
 from django_psycopg_pooled.pool.pool import Pool
 from django_psycopg_pooled.pool.views import connection_facts
 from django_psycopg_pooled.session import Session
-from django_psycopg_pooled.snapshots import ConnectionSnapshot
 
 CALLERS = 2  # of the user's line where the thread is; beyond are the test's own and its runner
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.002, 0.05

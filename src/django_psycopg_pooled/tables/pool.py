@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 
-from django_psycopg_pooled.snapshots import ConnectionSnapshot, PoolSnapshot
+from django_psycopg_pooled.facts.pool import ConnectionSnapshot, PoolSnapshot
 
 HEADER = ("#", "state", "server pid", "for", "age", "uses", "thread")
 WIDTH = 80

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from django_psycopg_pooled.query_facts import QueryFacts
-from django_psycopg_pooled.server_facts import ServerFacts
-from django_psycopg_pooled.snapshots import PoolSnapshot
+from django_psycopg_pooled.facts.pool import PoolSnapshot
+from django_psycopg_pooled.facts.queries import QueryFacts
+from django_psycopg_pooled.facts.server import ServerFacts
 
 Kind = Literal["pool timeout", "idle in transaction blocks others"]
 

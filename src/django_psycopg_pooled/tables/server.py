@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Iterator, Mapping
 
-from django_psycopg_pooled.server_facts import (
+from django_psycopg_pooled.facts.server import (
     AwaitedLock,
     BackendFacts,
     BlockingNode,
@@ -11,7 +11,7 @@ from django_psycopg_pooled.server_facts import (
     ServerFacts,
     Who,
 )
-from django_psycopg_pooled.tables import duration
+from django_psycopg_pooled.tables.pool import duration
 
 WIDTH = 80
 INDENT = 2

@@ -6,8 +6,8 @@ import re
 import textwrap
 from collections.abc import Sequence
 
-from django_psycopg_pooled.query_facts import CallerShare, QueryFacts
-from django_psycopg_pooled.tables import duration
+from django_psycopg_pooled.facts.queries import CallerShare, QueryFacts
+from django_psycopg_pooled.tables.pool import duration
 
 WIDTH = 80
 HEADER = ("calls", "total", "mean", "p95", "rows", "errors")

@@ -1,0 +1,1 @@
+"""What readers see: frozen facts, which know nothing of the rooms that made them."""

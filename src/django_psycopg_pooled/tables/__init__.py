@@ -1,0 +1,1 @@
+"""Facts as text for people, in 80 columns; and as JSON."""
