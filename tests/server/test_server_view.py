@@ -65,6 +65,8 @@ def alive(scene: Scene, session: Session) -> bool:
 def test_a_session_is_read_with_its_state_ages_and_statement(scene: Scene) -> None:
     session = scene.session(application_name="shop web-1")
     session.run("SELECT 'a literal'")
+    # It has answered, and may be about to wait.
+    eventually(lambda: scene.of(scene.facts(), session).wait_event is not None)
     facts = scene.facts()
     backend = scene.of(facts, session)
     assert (backend.database, backend.user) == (DATABASE, scene.server.user)

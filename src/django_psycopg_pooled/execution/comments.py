@@ -34,9 +34,9 @@ class Commenter:
         # With parameters the driver takes a % for the beginning of a placeholder.
         return query + (comment if params is None else comment.replace("%", "%%"))
 
-    def before(self, plain: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def before(self, plain: Callable[..., Any]) -> Callable[..., Any]:
         """*plain*, a cursor's execute(query, params), given commented statements."""
-        return lambda query, params: plain(self.commented(query, params), params)
+        return lambda query, params=None: plain(self.commented(query, params), params)
 
     def _written(self, work: str | None) -> str:
         tags = {"db_driver": DRIVER, "framework": self._framework, **_tags_of(work)}

@@ -64,7 +64,8 @@ class WatchedSession(Session):
         """A statement has raised *error*; its SQLSTATE, or the name of its class if it has none."""
         code = self._driver.sqlstate(error)
         if code is None:
-            if self._driver.status(connection) is TransactionStatus.UNKNOWN:
+            broken = self._driver.status(connection) is TransactionStatus.UNKNOWN
+            if broken and isinstance(error, self._driver.Error):
                 # It broke in use. If a process of the server has died, the server is about to end
                 # all others, and those answer for a moment still.
                 self.dirt |= Effect.OUSTED

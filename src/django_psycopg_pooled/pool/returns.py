@@ -128,7 +128,7 @@ class Returns:
         """Bring the connection back to where it was lent; False if it must go."""
         core, entry = self._core, lease.entry
         if entry.session.dirt & Effect.OUSTED:
-            logger.warning("pool %r: the server takes no more work of this kind; all connections"
+            logger.warning("pool %r: a connection broke, or may serve no more; all connections"
                            " are replaced", core.name)  # fmt: skip
             self.oust()
             return False
