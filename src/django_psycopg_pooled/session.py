@@ -52,6 +52,7 @@ class Session:
         "evict_on",
         "held",
         "last",
+        "quiet_s",
         "settled_at",
         "shape",
         "transaction_at",
@@ -80,6 +81,8 @@ class Session:
         # loan. When it began, and when it ended if it has; seconds on the clock.
         self.last: Any = None
         self.began = self.ended = 0.0
+        # For how long nothing had been executed when a statement found the connection broken.
+        self.quiet_s = 0.0
         # Where and when Django's transaction was begun; None if there is none. When the last one
         # was committed or rolled back.
         self.transaction_stack: Any = None

@@ -47,6 +47,23 @@ def test_a_stale_statement_gets_another_name_on_every_connection() -> None:
     assert before.name != after.name
 
 
+def test_one_stale_statement_has_all_others_prepared_anew() -> None:
+    """Else each of a transaction's statements would fail one more attempt."""
+    scene = hot()
+    for number in range(4):
+        scene.execute(TWO, number, number)
+    before = {statement.name for statement in scene.cursor.connection.served}
+    assert len(before) == 2
+    scene.cursor.connection.inside = True
+    scene.binding.on_run = [Refused(*OUTDATED)]
+    with pytest.raises(Refused):
+        scene.execute(SQL, 1)
+    scene.cursor.connection.inside = False
+    assert scene.execute(TWO, 1, 2) == "prepared"
+    assert scene.execute(SQL, 1) == "prepared"
+    assert not before & {statement.name for statement in scene.cursor.connection.served}
+
+
 def test_after_a_change_of_the_schema_the_first_prepare_is_guarded_again() -> None:
     scene = hot()
     scene.preparer.bump()

@@ -63,8 +63,10 @@ class WatchedSession(Session):
     def failed(self, connection: Any, error: BaseException) -> str:
         """A statement has raised *error*; its SQLSTATE, or the name of its class if it has none."""
         code = self._driver.sqlstate(error)
+        broken = self._driver.status(connection) is TransactionStatus.UNKNOWN
+        if broken:
+            self.quiet_s = self.began - self.ended  # which is of the statement before
         if code is None:
-            broken = self._driver.status(connection) is TransactionStatus.UNKNOWN
             if broken and isinstance(error, self._driver.Error):
                 # It broke in use. If a process of the server has died, the server is about to end
                 # all others, and those answer for a moment still.

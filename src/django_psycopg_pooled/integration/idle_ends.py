@@ -58,11 +58,11 @@ def _add_note(wrapper: Any, error: BaseException) -> None:
 def _idle_s(session: Session, since: float | None) -> float:
     """For how long it was idle when it failed, as far as that is known; 0 if it is not.
 
-    since   as the lookout saw it: a statement that fails leaves no trace of the one before it
+    since   as the lookout saw it; None if it has not looked meanwhile
     """
     now = SYSTEM_CLOCK.monotonic()
     if since is None:
-        return now - session.ended
+        return max(now - session.ended, session.quiet_s)
     return (session.began if session.began > since else now) - since
 
 

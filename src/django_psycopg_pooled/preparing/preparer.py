@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 PLAIN: Literal["plain"] = "plain"
 PREPARED: Literal["prepared"] = "prepared"
 MOST_PLANS = 1000  # that are remembered beside the book
+DOUBT_AGAIN_S = 0.05
 NEVER = float("inf")
 ABSENT: Any = None  # no binding, which nothing asks for then
 CACHE_MODES = ("", "auto", "force_generic_plan", "force_custom_plan")
@@ -78,6 +79,7 @@ class Preparer:
         self._shown = shown
         self._now = clock.monotonic
         self._off = not mode or binding is None
+        self._doubted_at = -NEVER
         # Texts that were prepared, denied or registered: a flood of others makes nobody forget it.
         self._plans: dict[str, Plan] = {}
         # How many of them were forgotten. A new plan for such a text must not give the names of the
@@ -168,7 +170,10 @@ class Preparer:
         try:
             self._binding.run(cursor, plain, query, held.runs, values)
         except Exception as error:
-            if not self._keeper.is_healed(cursor, plan, variant, holdings, error):
+            healed = self._keeper.is_healed(cursor, plan, variant, holdings, error)
+            if self._binding.is_outdated_plan(error):
+                self._doubt_others(plan)
+            if not healed:
                 raise
         else:
             now = self._now()
@@ -209,6 +214,16 @@ class Preparer:
         """The schema may have changed: every statement is prepared anew when it is next used."""
         for plan in list(self._plans.values()):
             plan.bump()
+
+    def _doubt_others(self, stale: Plan) -> None:
+        """The schema has changed, so other statements may be stale, too: one error is enough."""
+        now = self._now()
+        if now - self._doubted_at < DOUBT_AGAIN_S:
+            return  # another thread has met the same change
+        self._doubted_at = now
+        for plan in list(self._plans.values()):
+            if plan is not stale:
+                plan.bump()
 
     def report(self) -> list[PreparedFacts]:
         """What is prepared, denied and demoted, most used first. Does not block."""
