@@ -222,8 +222,6 @@ def test_nothing_has_a_plan_when_preparing_is_off() -> None:
     scene = Scene(mode=False)
     assert scene.preparer.off
     assert scene.preparer.plan_for(Record(SQL)) is None
-    nobody = Preparer(None, name="x", mode="auto", shown=str)
-    assert nobody.plan_for(Record(SQL)) is None
 
 
 def test_a_driver_that_cannot_prepare_is_named_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -24,7 +24,7 @@ class Statements:
         self,
         name: str,
         driver: Driver,
-        binding: Binding | None,
+        binding: Binding,
         options: PoolOptions,
         framework: str = "",
         clock: Clock = SYSTEM_CLOCK,

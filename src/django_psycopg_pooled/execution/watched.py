@@ -93,7 +93,7 @@ class WatchedSession(Session):
     ) -> None:
         """A statement has run, or failed: write it down. On the path of every statement."""
         journal, work, stack = self.journal, current(), self.last
-        if journal is None:
+        if journal is None or stack is None:  # a cursor that has outlived its loan has no stack
             return
         try:
             mark = hash(params if type(params) is tuple else tuple(params))

@@ -16,11 +16,9 @@ from django_psycopg_pooled.integration.observer import OBSERVER
 from django_psycopg_pooled.integration.queries import Queries
 from django_psycopg_pooled.integration.sessions import Sessions
 from django_psycopg_pooled.options import PoolOptions
-from django_psycopg_pooled.pool.entry import Lease
 from django_psycopg_pooled.pool.pool import Pool
 from django_psycopg_pooled.pool.texts import idle_report
 from django_psycopg_pooled.preparing.preparer import Preparer
-from django_psycopg_pooled.runtime.protocol import Task
 from django_psycopg_pooled.tables.server import blocking_text
 
 if TYPE_CHECKING:
@@ -49,7 +47,6 @@ class DatabasePool(Pool):
     def configure(self, **changes: object) -> None:
         """Pool.configure(); also of what is counted and logged of statements."""
         super().configure(**changes)
-        self._lookout.wake()  # for what is lent already; the next checkout would be too late
         self.queries.apply(self.options)
 
     def add_prepare_target(
@@ -98,15 +95,6 @@ class DatabasePool(Pool):
         found = self.idle_in_transaction(older_than)
         reports = [idle_report(self.name, each, _quiet_s(each) or 0.0) for each in found]
         return "\n\n".join(reports) or f"pool {self.name!r}: nothing is idle in a transaction"
-
-    def in_a_while(self, seconds: float, task: Task) -> None:
-        """Run *task* in a worker thread then; not after close(). Does not block."""
-        core = self._core
-        core.runtime.call_at(core.clock.monotonic() + seconds, task)
-
-    def idle_since(self, lease: Lease) -> float | None:
-        """Since when its transaction was idle, in seconds on the pool's clock, if that is known."""
-        return self._lookout.idle_since(lease.entry)
 
     def server(self) -> ServerFacts:
         """All sessions of the server as it sees them, and who blocks whom.

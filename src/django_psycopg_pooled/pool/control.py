@@ -39,7 +39,6 @@ class Control:
         with core.lock:
             core.options = core.options.changed(**changes)
             core.ledger.armed = False  # what is due may be due sooner now
-            core.unwatched = True
         self._housekeeper.retire()
         self._opener.meet_demand()
         self._alarm.arm()

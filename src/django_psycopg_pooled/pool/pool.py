@@ -257,6 +257,15 @@ class Pool:
         """Run *task* in a worker thread; with num_workers=0 when a caller has time. No waiting."""
         self._core.runtime.submit(task)
 
+    def in_a_while(self, seconds: float, task: Task) -> None:
+        """Run *task* in a worker thread then; not after close(). Does not block."""
+        core = self._core
+        core.runtime.call_at(core.clock.monotonic() + seconds, task)
+
+    def idle_since(self, lease: Lease) -> float | None:
+        """Since when its transaction was idle, in seconds on the pool's clock, if that is known."""
+        return self._lookout.idle_since(lease.entry)
+
     # ---- facts
 
     @property
@@ -314,6 +323,7 @@ class Pool:
         for each connection from its next return on. Raises OptionsError. Blocks for closes.
         """
         self._control.configure(changes)
+        self._lookout.wake()  # for what is lent already; the next checkout would be too late
 
     def resize(self, min_size: int, max_size: int | None = None) -> None:
         """configure() both sizes; max_size is min_size if not given, as in psycopg_pool."""

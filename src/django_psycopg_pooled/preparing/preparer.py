@@ -30,7 +30,6 @@ PREPARED: Literal["prepared"] = "prepared"
 MOST_PLANS = 1000  # that are remembered beside the book
 DOUBT_AGAIN_S = 0.05
 NEVER = float("inf")
-ABSENT: Any = None  # no binding, which nothing asks for then
 CACHE_MODES = ("", "auto", "force_generic_plan", "force_custom_plan")
 
 
@@ -54,7 +53,7 @@ class Preparer:
 
     def __init__(
         self,
-        binding: Binding | None,
+        binding: Binding,
         *,
         name: str,
         mode: str | bool | None,
@@ -65,20 +64,20 @@ class Preparer:
     ) -> None:
         """A preparer of the pool *name*.
 
-        binding   the driver's; None prepares nothing
+        binding   the driver's
         mode      "auto", "registered", False; None for "auto" if the driver is good at it
         shown     a text as people may see it: without literals
         """
         if mode is None:
-            mode = "auto" if binding is not None and binding.by_default else False
-        self._binding: Any = binding or ABSENT
-        self._keeper = Keeper(self._binding, prepared_max, clock)
+            mode = "auto" if binding.by_default else False
+        self._binding = binding
+        self._keeper = Keeper(binding, prepared_max, clock)
         self._name = name
         self._auto = mode == "auto"
         self._threshold = threshold
         self._shown = shown
         self._now = clock.monotonic
-        self._off = not mode or binding is None
+        self._off = not mode
         self._doubted_at = -NEVER
         # Texts that were prepared, denied or registered: a flood of others makes nobody forget it.
         self._plans: dict[str, Plan] = {}
@@ -89,7 +88,7 @@ class Preparer:
         self._book: Callable[[], Records | None] = _nobody
         self.restart()
         restart_in_child(self)
-        impossible = binding.unavailable if binding is not None else ""
+        impossible = binding.unavailable
         if impossible and not self._off:
             self._off = True
             logger.warning("pool %r prepares no statements: %s", name, impossible)
