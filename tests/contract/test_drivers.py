@@ -48,11 +48,10 @@ def connection(name: str, driver: Driver, server: PostgresServer) -> Iterator[An
     connection.close()
 
 
-def is_tidy(driver: Driver, connection: Any) -> bool:
-    """Whether it is as a new one is, with nothing changed on it."""
-    new = driver.shape(connection)
-    tidy = (True, *new[1:])  # in autocommit
-    return driver.is_tidy(connection, tidy)
+@pytest.fixture
+def shape(driver: Driver, connection: Any) -> Any:
+    """What it looks like with nothing changed on it."""
+    return driver.shape(connection)
 
 
 def run(connection: Any, sql: str) -> None:
@@ -78,13 +77,19 @@ def test_a_new_connection_is_tidied_into_autocommit(
     name: str, driver: Driver, server: PostgresServer
 ) -> None:
     connection = connect(name, server)
-    assert not is_tidy(driver, connection)
+    assert not connection.autocommit
     driver.tidy(connection)
-    assert is_tidy(driver, connection)
+    assert connection.autocommit
+    shape = driver.shape(connection)
+    assert driver.is_tidy(connection, shape)
     run(connection, "SELECT 1")
-    assert is_tidy(driver, connection)
+    assert driver.is_tidy(connection, shape)
+    connection.autocommit = False
+    assert not driver.is_tidy(connection, shape)
+    driver.tidy(connection)
+    assert driver.is_tidy(connection, shape)
     driver.close(connection)
-    assert not is_tidy(driver, connection)
+    assert not driver.is_tidy(connection, shape)
     assert driver.status(connection) is TransactionStatus.UNKNOWN
 
 
@@ -93,24 +98,31 @@ def test_a_new_connection_is_tidied_into_autocommit(
     [("SELECT 1", TransactionStatus.INTRANS), ("SELECT 1/0", TransactionStatus.INERROR)],
 )
 def test_an_open_or_failed_transaction_is_seen_and_rolled_back(
-    name: str, driver: Driver, connection: Any, sql: str, status: TransactionStatus
+    name: str,
+    driver: Driver,
+    connection: Any,
+    shape: Any,
+    sql: str,
+    status: TransactionStatus,
 ) -> None:
     connection.autocommit = False
     with contextlib.suppress(importlib.import_module(name).DataError):
         run(connection, sql)
     assert driver.status(connection) is status
-    assert not is_tidy(driver, connection)
+    assert not driver.is_tidy(connection, shape)
     driver.tidy(connection)
     assert driver.status(connection) is TransactionStatus.IDLE
     assert connection.autocommit
-    assert is_tidy(driver, connection)
+    assert driver.is_tidy(connection, shape)
 
 
-def test_a_transaction_opened_by_sql_is_seen_too(driver: Driver, connection: Any) -> None:
+def test_a_transaction_opened_by_sql_is_seen_too(
+    driver: Driver, connection: Any, shape: Any
+) -> None:
     run(connection, "BEGIN")
-    assert not is_tidy(driver, connection)
+    assert not driver.is_tidy(connection, shape)
     driver.tidy(connection)
-    assert is_tidy(driver, connection)
+    assert driver.is_tidy(connection, shape)
 
 
 def test_the_watch_sees_nothing_on_a_quiet_connection(driver: Driver, connection: Any) -> None:
@@ -133,7 +145,7 @@ def test_a_notification_is_seen_absorbed_and_no_harm(
 
 
 def test_the_end_of_the_session_is_seen_and_absorbing_it_raises(
-    name: str, driver: Driver, connection: Any, server: PostgresServer
+    name: str, driver: Driver, connection: Any, shape: Any, server: PostgresServer
 ) -> None:
     watch = driver.watch(connection)
     end(driver, connection, server)
@@ -145,14 +157,14 @@ def test_the_end_of_the_session_is_seen_and_absorbing_it_raises(
 
     with pytest.raises(importlib.import_module(name).Error):
         absorb_all()
-    assert not is_tidy(driver, connection)
+    assert not driver.is_tidy(connection, shape)
 
 
 def test_a_check_of_a_dead_connection_raises_and_closing_it_does_not(
-    name: str, driver: Driver, connection: Any, server: PostgresServer
+    name: str, driver: Driver, connection: Any, shape: Any, server: PostgresServer
 ) -> None:
     driver.check(connection)
-    assert is_tidy(driver, connection), "the check left a transaction"
+    assert driver.is_tidy(connection, shape), "the check left a transaction"
     end(driver, connection, server)
     with pytest.raises(importlib.import_module(name).Error):
         driver.check(connection)

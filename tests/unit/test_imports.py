@@ -32,7 +32,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "drivers": ({"errors", "session"}, set()),
     "drivers.psycopg3_binding": ({"drivers"}, {"psycopg"}),
     "drivers.psycopg2_binding": ({"drivers"}, {"psycopg2"}),
-    "drivers.psycopg3": ({"errors", "session", "drivers"}, {"psycopg"}),
+    "drivers.psycopg3_shape": (set(), {"psycopg"}),
+    "drivers.psycopg3": ({"errors", "session", "drivers", "drivers.psycopg3_shape"}, {"psycopg"}),
     "drivers.psycopg2": ({"errors", "session", "drivers"}, {"psycopg2"}),
     "pool": (
         {

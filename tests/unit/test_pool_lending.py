@@ -4,7 +4,7 @@ import pytest
 
 from django_psycopg_pooled.drivers.protocol import TransactionStatus
 from django_psycopg_pooled.errors import NotBorrowed, PoolClosed, PoolTimeout, TooManyRequests
-from django_psycopg_pooled.pool.entry import Entry, Lease
+from django_psycopg_pooled.pool.entry import Entry
 from django_psycopg_pooled.pool.states import IllegalMove, State
 from django_psycopg_pooled.pool.waiter import Waiter
 from django_psycopg_pooled.testing import ScriptedDriver
@@ -281,7 +281,7 @@ def test_without_threads_a_return_that_comes_while_one_asks_for_a_connect_is_not
     lease = scripted.pool.checkout()
     open_for = scripted.pool._opener.open_for
 
-    def return_first(waiter: Waiter) -> Lease | None:
+    def return_first(waiter: Waiter) -> bool:
         scripted.pool.checkin(lease)
         return open_for(waiter)
 

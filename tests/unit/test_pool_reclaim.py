@@ -302,7 +302,8 @@ class Books:
         self.holder = Borrower()
         self.idle = self.shelved()
         self.lent = self.shelved()
-        self.lease = self.ledger.lend(self.taken_off(self.lent), 0.0, self.holder, True)
+        self.lease = Lease(self.holder)
+        self.ledger.lend(self.taken_off(self.lent), self.lease, 0.0, True)
         self.opening = self.ledger.reserve(0.0)
         checking, closing = self.shelved(), self.shelved()
         self.alive = [
@@ -337,7 +338,7 @@ def _idle_but_not_shelved(books: Books) -> Entry:
 
 def _lent_to_nobody(books: Books) -> Entry:
     entry = books.taken_off(books.shelved())
-    books.ledger.lend(entry, 0.0, books.holder, True)
+    books.ledger.lend(entry, Lease(books.holder), 0.0, True)
     entry.loan = 0
     return entry
 
@@ -418,7 +419,7 @@ def test_many_strays_of_all_kinds_are_found_at_once() -> None:
 
 def test_counts_that_are_wrong_are_put_right_even_if_no_connection_strays() -> None:
     books = Books()
-    waiter = Waiter(books.holder, bound=True, asking=True)
+    waiter = Waiter(Lease(books.holder), bound=True, asking=True)
     books.ledger.join(waiter)
     books.ledger.lent, books.ledger.opening, books.ledger.asking = 7, -1, 4
     assert books.ledger.mend() == []

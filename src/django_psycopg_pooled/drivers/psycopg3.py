@@ -1,16 +1,15 @@
 """psycopg 3. Imports it, so import this module only when it is the driver in use."""
 
 from contextlib import suppress
-from operator import attrgetter
 from typing import Any
 
 import psycopg
 from psycopg import generators
-from psycopg.adapt import AdaptersMap
 from psycopg.pq import ExecStatus
 
 from django_psycopg_pooled import errors
 from django_psycopg_pooled.drivers.protocol import TransactionStatus, Watch
+from django_psycopg_pooled.drivers.psycopg3_shape import Shape, compared
 from django_psycopg_pooled.drivers.refusals import (
     is_refusal,
     is_refused_option,
@@ -20,26 +19,6 @@ from django_psycopg_pooled.drivers.refusals import (
 )
 from django_psycopg_pooled.drivers.sockets import hang_up, watch_socket
 from django_psycopg_pooled.session import ANYTHING, Session
-
-# What a borrower can change on a connection. The attributes behind the public properties, since
-# reading those would cost a request 1 us more; a test holds that they exist and are all.
-PLAIN = (
-    "_autocommit",
-    "_isolation_level",
-    "_read_only",
-    "_deferrable",
-    "row_factory",
-    "cursor_factory",
-    "server_cursor_factory",
-    "_prepared.prepare_threshold",
-    "_prepared.prepared_max",
-    "_pipeline",
-)
-LISTS = ("_notice_handlers", "_notify_handlers")
-# Registering an adapter replaces one of the tables in here by a copy.
-ADAPTERS = ("_adapters._loaders", "_adapters._dumpers", "_adapters._dumpers_by_oid")
-_shape_of = attrgetter(*PLAIN, *LISTS, *ADAPTERS)
-
 
 CANCEL_S = 1.0
 
@@ -94,14 +73,15 @@ class PsycopgDriver:
         return session
 
     def shape(self, connection: Any) -> Any:
-        # Its own map over what there is, so that a registration is seen, and can be taken back.
-        connection._pool_adapters = connection.adapters
-        connection._adapters = AdaptersMap(connection._pool_adapters)
-        return tuple(v.copy() if isinstance(v, list | dict) else v for v in _shape_of(connection))
+        return Shape(connection)
 
     def is_tidy(self, connection: Any, shape: Any) -> bool:
         # On the path of every request: 0 is IDLE, and the enum would cost more than the rest.
-        return bool(connection.pgconn.transaction_status == 0 and _shape_of(connection) == shape)
+        return bool(
+            connection.pgconn.transaction_status == 0
+            and not shape.touched
+            and compared(connection) == shape.compared
+        )
 
     def status(self, connection: Any) -> TransactionStatus:
         return TransactionStatus(int(connection.pgconn.transaction_status))
@@ -113,20 +93,11 @@ class PsycopgDriver:
             connection.autocommit = True
 
     def reshape(self, connection: Any, shape: Any) -> None:
-        known = dict(zip((*PLAIN, *LISTS), shape, strict=False))
-        for name in ("isolation_level", "read_only", "deferrable"):
-            setattr(connection, name, known[f"_{name}"])
         for name in ("cursor_factory", "server_cursor_factory"):
-            if getattr(connection, name) is not known[name]:
+            if getattr(connection, name) is not shape.attributes[name]:
                 # What the borrower's own cursors executed was not noted.
                 self.session(connection).note(int(ANYTHING), in_transaction=False)
-        for name in ("row_factory", "cursor_factory", "server_cursor_factory"):
-            setattr(connection, name, known[name])
-        for name in ("prepare_threshold", "prepared_max"):
-            setattr(connection._prepared, name, known[f"_prepared.{name}"])
-        for name in LISTS:
-            getattr(connection, name)[:] = known[name]
-        connection._adapters = AdaptersMap(connection._pool_adapters)
+        shape.restore(connection)
 
     def reset(self, connection: Any, sql: str) -> bool:
         pgconn = connection.pgconn

@@ -12,7 +12,8 @@ from django import get_version
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.backends.base.base import RAN_DB_VERSION_CHECK, BaseDatabaseWrapper
-from django.db.backends.postgresql.psycopg_any import IsolationLevel
+from django.db.backends.postgresql import base
+from django.db.backends.postgresql.psycopg_any import IsolationLevel, is_psycopg3
 from django.db.backends.signals import connection_created
 
 from django_psycopg_pooled.drivers.protocol import OPEN_TRANSACTION
@@ -21,13 +22,17 @@ from django_psycopg_pooled.execution.cursors import watch_named
 from django_psycopg_pooled.execution.statements import Statements
 from django_psycopg_pooled.integration.database_pool import DatabasePool
 from django_psycopg_pooled.integration.driver import BINDING, DRIVER
+from django_psycopg_pooled.integration.guards import guarded
 from django_psycopg_pooled.integration.identity import Identity, is_pooled
 from django_psycopg_pooled.integration.idle_ends import NotingErrors
 from django_psycopg_pooled.integration.registry import REGISTRY
 from django_psycopg_pooled.integration.release import EarlyRelease
 from django_psycopg_pooled.integration.sessions import Sessions
 from django_psycopg_pooled.options import PoolOptions
+from django_psycopg_pooled.pool.entry import Lease
 from django_psycopg_pooled.tracking.stacks import capture_block
+
+UNKNOWN = object()
 
 _wrappers: "weakref.WeakSet[PooledWrapper]" = weakref.WeakSet()
 
@@ -40,8 +45,6 @@ def _disown_all() -> None:
 
 os.register_at_fork(after_in_child=_disown_all)
 
-BORROW: dict[str, Any] = {}  # what connect() passes for parameters that a loan does not need
-
 
 class PooledWrapper(EarlyRelease):
     """Mixed in before a PostgreSQL DatabaseWrapper, gives it a pool; lives as long as its thread.
@@ -53,7 +56,15 @@ class PooledWrapper(EarlyRelease):
     # Set on the instance by the first connect: the pool, and the settings that it is for.
     _pool: DatabasePool | None = None
     _identity: Identity | None = None
+    # What the time zone of cursors is anyway; what is not one where cursors have to be told theirs.
+    _zone: Any = UNKNOWN
+    # The Lease of the last loan, for the next one; only this thread's wrapper has ever had it.
+    _spare: Lease | None = None
     isolation_level: Any
+    # On the path of every statement.
+    cursor = guarded(BaseDatabaseWrapper, "cursor")
+    ensure_connection = guarded(BaseDatabaseWrapper, "ensure_connection")
+    _create_cursor = guarded(base.DatabaseWrapper, "create_cursor")
     _thread_sharing_count: int  # Django's
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -101,21 +112,21 @@ class PooledWrapper(EarlyRelease):
         settings = self.settings_dict
         self.health_check_enabled = settings["CONN_HEALTH_CHECKS"]
         max_age = settings["CONN_MAX_AGE"]
-        self.close_at = None if max_age is None else time.monotonic() + max_age
+        self.close_at = time.monotonic() + max_age if max_age else max_age
         self.closed_in_transaction = False
         self.errors_occurred = False
         self.health_check_done = True
         self._releases_early = early = pool.options.release == "transaction"
-        self._pinned = True
-        self._open_cursors = 0
-        self.connection = self.get_new_connection(BORROW)
-        if self._lease is not None:
-            self._lease.entry.session.blocks = self.atomic_blocks
+        if early:
+            self._pinned = True
+            self._open_cursors = 0
+        self.connection = self._borrow(pool)
         if settings["AUTOCOMMIT"] and not self.run_commit_hooks_on_set_autocommit_on:
             self.autocommit = True  # it is lent so
         else:
             self.set_autocommit(settings["AUTOCOMMIT"])
-        self.init_connection_state()
+        if self.alias not in RAN_DB_VERSION_CHECK:
+            self.init_connection_state()
         if connection_created.receivers and not (early and self._greeted):
             self._greeted = True
             self._announce(pool)
@@ -137,23 +148,40 @@ class PooledWrapper(EarlyRelease):
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """The driver's connection, borrowed. *conn_params* matter only to an unpooled wrapper."""
-        # connect() has just looked the pool up.
-        pool = self._pool if conn_params is BORROW else self.pool
-        if pool is None:
-            return super().get_new_connection(conn_params)
+        pool = self.pool
+        return super().get_new_connection(conn_params) if pool is None else self._borrow(pool)
+
+    def _borrow(self, pool: DatabasePool) -> Any:
+        """The driver's connection, lent by *pool*; blocks as Pool.checkout() does."""
         if self._lease is not None:
             self._give_back()  # somebody has taken `connection` away without close()
-        own = self._thread_ident == get_ident()  # not so in a thread that Django is about to refuse
         # Not `allow_thread_sharing`, which takes a lock to read the same number.
-        lease = pool.checkout(bound=own and not self._thread_sharing_count)
+        if self._thread_ident == get_ident() and not self._thread_sharing_count:
+            # Out of this wrapper's hands: if checkout() is interrupted, the loan must be lost.
+            spare, self._spare = self._spare, None
+            lease = pool.checkout(bound=True, lease=spare)
+        else:  # it is shared, or used by a thread that Django is about to refuse
+            lease = pool.checkout()
         self._lease, self._lender = lease, pool
+        lease.entry.session.blocks = self.atomic_blocks
         return lease.connection
+
+    def validate_thread_sharing(self) -> None:
+        """Stock's, which takes a lock to read what matters in the wrong thread only."""
+        if self._thread_ident != get_ident():
+            super().validate_thread_sharing()
 
     def inc_thread_sharing(self) -> None:
         """Allow other threads to use the connection, so that it outlives this one."""
         super().inc_thread_sharing()
         if self._lease is not None:
             self._lease.entry.bound = False
+
+    def create_cursor(self, name: str | None = None) -> Any:
+        """Stock's, which compares the time zone of the connection with the settings' each time."""
+        if name or self._lease is None or self._zone is not self.timezone:
+            return self._create_cursor(name)
+        return self.connection.cursor()
 
     def chunked_cursor(self) -> Any:
         """A cursor on the server; in this process if a pooler could part it from its session."""
@@ -213,31 +241,32 @@ class PooledWrapper(EarlyRelease):
 
         Stock's, without asking twice whose thread this is: it is on the path of every request.
         """
-        if self._lease is None or self._thread_ident != get_ident() or _get_running_loop():
-            self._greeted = False
+        lease, lender = self._lease, self._lender
+        self._greeted = False
+        if (
+            lease is None
+            or lender is None
+            or self.connection is not lease.connection
+            or self.in_atomic_block
+            or self.closed_in_transaction
+            or self._thread_ident != get_ident()
+            or _get_running_loop() is not None
+        ):
             super().close()  # which refuses other threads, and async code
             return
         self.run_on_commit = []
-        self._greeted = False
-        if self.closed_in_transaction or self.connection is None:
-            return
-        try:
-            self._close()
-        finally:
-            if self.in_atomic_block:
-                self.closed_in_transaction = True
-                self.needs_rollback = True
-            else:
-                self.connection = None
-
-    def _close(self) -> None:
-        lease, lender = self._lease, self._lender
-        if lease is None or lender is None:
-            super()._close()
-            return
-        connection = self.connection
         self._lease = self._lender = self.connection = None
         lender.checkin(lease)
+        if not self._releases_early:  # then old cursors may have it still
+            self._spare = lease
+
+    def _close(self) -> None:
+        lease, connection = self._lease, self.connection
+        if lease is None:
+            super()._close()
+            return
+        self._give_back()
+        self.connection = None
         if connection is not lease.connection:
             # Somebody has put a connection of their own in the place of ours.
             with self.wrap_database_errors:
@@ -304,6 +333,7 @@ class PooledWrapper(EarlyRelease):
     def _find_pool(self) -> DatabasePool | None:
         """The pool for the settings as they are now; the long way."""
         self._pool = self._identity = None
+        self._zone = UNKNOWN
         if not is_pooled(self.alias, self.settings_dict):
             return None
         self.check_settings()
@@ -318,6 +348,7 @@ class PooledWrapper(EarlyRelease):
             alias=self.alias if configured else None,
         )
         self._pool, self._identity = pool, identity
+        self._zone = self.timezone if is_psycopg3 else UNKNOWN
         # Stock's attribute. A wrong one is refused where the stock backend reads it, by Sessions.
         level = self.settings_dict["OPTIONS"].get("isolation_level")
         self.isolation_level = IsolationLevel.READ_COMMITTED if level is None else level

@@ -37,8 +37,8 @@ class Control:
     def configure(self, changes: dict[str, object]) -> None:
         core = self._core
         with core.lock:
-            core.options = core.options.changed(**changes)
-            core.ledger.armed = False  # what is due may be due sooner now
+            core.apply(core.options.changed(**changes))
+            core.ledger.disarm()  # what is due may be due sooner now
         self._housekeeper.retire()
         self._opener.meet_demand()
         self._alarm.arm()
@@ -56,7 +56,7 @@ class Control:
     def pause(self, timeout: float) -> bool:
         core = self._core
         with core.lock:
-            core.ledger.paused = True
+            core.ledger.pause()
         return self._wait_until(lambda: not core.ledger.lent, timeout)
 
     def resume(self) -> None:
@@ -66,9 +66,7 @@ class Control:
             ledger.paused = False
             now = core.clock.monotonic()
             while ledger.idle and ledger.waiting:
-                waiter = ledger.next_waiter()
-                entry = ledger.idle.pop()
-                waiter.answer(ledger.lend(entry, now, waiter.holder, waiter.bound))
+                ledger.serve(ledger.next_waiter(), ledger.idle.pop(), now)
         self._opener.meet_demand()
 
     def wait(self, timeout: float) -> None:
@@ -107,12 +105,12 @@ class Control:
             lock.release()
             self._shut()
         else:
-            self._core.ledger.closed = True
+            self._core.ledger.close()
 
     def _shut(self) -> None:
         core = self._core
         with core.lock:
-            core.ledger.closed = True
+            core.ledger.close()
             idle = core.ledger.take_all_idle(State.CLOSING)
             waiters = list(core.ledger.waiting)
         # The text looks at the pool, so it is made without the lock.

@@ -37,7 +37,7 @@ class Core:
     """The state of one pool, without behaviour but for fork(); lives as long as the pool.
 
     Guards: `lock` guards ledger, counters, demand, outage, proven and the entries in the ledger.
-    `options` is replaced whole and may be read without it.
+    `options`, and what is derived from it, is replaced whole and may be read without it.
     Lock order: lock, then the runtime's. Under it: no I/O, no callback, no logging.
     """
 
@@ -58,7 +58,7 @@ class Core:
         self.name = name
         self.connector = connector
         self.driver = driver
-        self.options = options
+        self.apply(options)
         self.runtime = runtime
         self.clock = clock
         self.share = share
@@ -74,6 +74,14 @@ class Core:
         self._dedicated: weakref.WeakSet[Dedicated] = weakref.WeakSet()
         self.forget()
         _cores.add(self)
+
+    def apply(self, options: PoolOptions) -> None:
+        """Have these options hold. Under the lock, but for the first."""
+        self.options = options
+        # What each loan asks of them, at hand.
+        self.attends = options.attends_loans
+        self.tidies = not options.returns_quietly
+        self.fresh_for = options.fresh_for
 
     def forget(self) -> None:
         """Be a new, empty pool: at the start, and in a child of fork()."""
@@ -151,7 +159,7 @@ def _resume_all() -> None:
     for core in list(_cores):
         core.runtime.resume()
         # No thread is started here, where Python still counts them: the next return sees to it.
-        core.ledger.armed = False
+        core.ledger.disarm()
         core.watchdog.resume()
 
 

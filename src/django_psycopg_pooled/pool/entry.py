@@ -1,6 +1,7 @@
 """One server connection in the pool, and one loan of it."""
 
 import math
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -73,19 +74,28 @@ class Entry:
 
 
 class Lease:
-    """One loan of one connection; lives from checkout to checkin.
+    """One loan of one connection; lives from checkout to checkin, or is used for the next loan.
 
     It counts only while `entry.loan == number`: a loan that was ended, or that fork() left to the
     parent, can give nothing back, however late its holder tries. The entry does not refer to it, so
     that both go at once when nobody needs them, without the garbage collector.
     """
 
-    __slots__ = ("__weakref__", "connection", "entry", "number")
+    __slots__ = ("__weakref__", "connection", "entry", "holder", "number", "ref")
 
-    def __init__(self, entry: Entry, number: int) -> None:
-        self.entry = entry
-        self.number = number
-        self.connection: Any = entry.connection
+    def __init__(self, holder: Borrower) -> None:
+        self.holder = holder
+        self.ref = weakref.ref(self)  # for the entry, made once
+        self.entry = NONE
+        self.number = 1  # of a loan that `entry` never had
+        self.connection: Any = None
+
+    @classmethod
+    def present(cls, entry: Entry, holder: Borrower) -> "Lease":
+        """One more Lease of the loan that *entry* is in."""
+        lease = cls(holder)
+        lease.entry, lease.number, lease.connection = entry, entry.loan, entry.connection
+        return lease
 
     @property
     def ended(self) -> bool:
@@ -99,3 +109,7 @@ def _nothing_to_watch(_ms: int) -> bool:
 
 def _nobody() -> None:
     return None
+
+
+# The entry of a lease without a loan.
+NONE = Entry(0, 0.0)

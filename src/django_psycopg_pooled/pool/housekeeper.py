@@ -38,7 +38,7 @@ class Housekeeper:
         """Do all that is due, and say when to come again. Blocks for closes and checks."""
         core = self._core
         with core.lock:
-            core.ledger.armed = False
+            core.ledger.disarm()
         try:
             self._reclaimer.run()
             self._leaks.look()

@@ -33,6 +33,7 @@ class Leaks:
             ]
             for entry in late:
                 entry.reported_at = now
+                core.ledger.calm = False
         for entry in late:
             self._report(entry, now - entry.since)
 
@@ -40,7 +41,6 @@ class Leaks:
         """A loan that was logged has ended after all. tell_ends() follows, without the lock."""
         entry.reported_at = math.inf
         self._ended.append((entry.stack, lasted))
-        self._core.ledger.armed = False  # so that the return is followed up
 
     def tell_ends(self) -> None:
         """Log the ends. Does not block."""

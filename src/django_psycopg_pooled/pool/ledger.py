@@ -1,13 +1,13 @@
 """Who has which connection: all that the pool's lock guards, and no more."""
 
 import itertools
+import math
 import weakref
 from bisect import insort
 from collections import deque
 from collections.abc import Iterable
 from operator import attrgetter
 
-from django_psycopg_pooled.pool.borrower import Borrower
 from django_psycopg_pooled.pool.entry import Entry, Lease
 from django_psycopg_pooled.pool.states import State
 from django_psycopg_pooled.pool.waiter import Waiter
@@ -42,6 +42,9 @@ class Ledger:
         self.paused = False
         self.closed = False
         self.armed = False  # a run of the housekeeper is due some time
+        # Nothing of the above, nor a waiter, asks more of a return than to shelve the connection.
+        # Who changes that says so at once; the next return that looks says when it is so again.
+        self.calm = False
         self._numbers = itertools.count(1)
 
     @property
@@ -49,40 +52,33 @@ class Ledger:
         """How many slots are taken."""
         return len(self.entries)
 
-    def lend_idle(self, now: float, holder: Borrower, bound: bool) -> Lease | None:
-        """The newest idle connection; None if there is none to lend."""
-        if not self.idle or self.paused:
-            return None
-        # lend() once more, in line: this is on the path of every request.
-        entry = self.idle.pop()
-        entry.state = State.LENT
-        self.lent += 1
-        entry.since = now
-        entry.holder = holder
-        entry.bound = bound
-        entry.uses = number = entry.uses + 1
-        lease = Lease(entry, number)
-        entry.owner = weakref.ref(lease)
-        entry.loan = number  # after the lease: without one there must be no loan
-        return lease
+    def lend_idle(self, lease: Lease, now: float, bound: bool) -> bool:
+        """Lend the newest idle connection; False if there is none to lend.
 
-    def lend(self, entry: Entry, now: float, holder: Borrower, bound: bool) -> Lease:
+        Pool.checkout() does this once more, in line.
+        """
+        if not self.idle or self.paused:
+            return False
+        self.lend(self.idle.pop(), lease, now, bound)
+        return True
+
+    def lend(self, entry: Entry, lease: Lease, now: float, bound: bool) -> None:
         """Lend *entry*, which is in nobody's hands."""
         entry.move(State.LENT)
         self.lent += 1
         entry.since = now
-        return self.relend(entry, holder, bound)
+        self.relend(entry, lease, bound)
 
-    def relend(self, entry: Entry, holder: Borrower, bound: bool) -> Lease:
+    def relend(self, entry: Entry, lease: Lease, bound: bool) -> None:
         """A new loan of *entry*, which is lent; whoever had it before can give nothing back."""
         entry.loan = 0
-        entry.holder = holder
+        entry.holder = lease.holder
         entry.bound = bound
-        entry.uses += 1
-        lease = Lease(entry, entry.uses)
-        entry.owner = weakref.ref(lease)
-        entry.loan = lease.number
-        return lease
+        entry.owner = lease.ref
+        lease.entry = entry
+        lease.connection = entry.connection
+        entry.uses = lease.number = number = entry.uses + 1
+        entry.loan = number  # at last: who is interrupted before it has no loan
 
     def end(self, lease: Lease) -> None:
         """End a loan. What becomes of its connection is said by the next call."""
@@ -101,9 +97,13 @@ class Ledger:
             else:  # back from a check: to its old place, not to the top
                 insort(self.idle, entry, key=_since)
             return False
-        waiter = self.next_waiter()
-        waiter.answer(self.lend(entry, now, waiter.holder, waiter.bound))
+        self.serve(self.next_waiter(), entry, now)
         return True
+
+    def serve(self, waiter: Waiter, entry: Entry, now: float) -> None:
+        """Lend *entry*, which is in nobody's hands, to a request that is out of the queue."""
+        self.lend(entry, waiter.lease, now, waiter.bound)
+        waiter.wake()
 
     def take(self, entries: Iterable[Entry], state: State) -> Batch:
         """Move connections to *state*, for a caller that will say what becomes of them."""
@@ -153,8 +153,32 @@ class Ledger:
         self.asking = sum(waiter.asking for waiter in self.waiting)
         return batch
 
+    def pause(self) -> None:
+        """Lend nothing from now on."""
+        self.calm = False
+        self.paused = True
+
+    def close(self) -> None:
+        """Lend nothing any more, and keep nothing that comes back."""
+        self.calm = False
+        self.closed = True
+
+    def is_calm(self, max_size: int) -> bool:
+        """Whether the next return has nothing to see to."""
+        if self.waiting or self.paused or self.closed or not self.armed:
+            return False
+        if len(self.entries) > max_size:
+            return False
+        return all(entry.reported_at == math.inf for entry in self.entries)
+
+    def disarm(self) -> None:
+        """The housekeeper's run is over, or may be due sooner: the next return is to see to it."""
+        self.calm = False
+        self.armed = False
+
     def join(self, waiter: Waiter) -> None:
         """Put a request at the end of the queue."""
+        self.calm = False
         self.waiting.append(waiter)
         self.asking += waiter.asking
 
@@ -175,6 +199,7 @@ class Ledger:
 
     def rejoin(self, waiter: Waiter) -> None:
         """Put a request back at the head of the queue, where it was."""
+        self.calm = False
         self.waiting.appendleft(waiter)
         self.asking += waiter.asking
 

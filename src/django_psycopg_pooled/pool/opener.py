@@ -10,7 +10,7 @@ from typing import Any
 from django_psycopg_pooled.errors import OptionsError
 from django_psycopg_pooled.pool.alarm import Alarm
 from django_psycopg_pooled.pool.core import Core
-from django_psycopg_pooled.pool.entry import Entry, Lease
+from django_psycopg_pooled.pool.entry import Entry
 from django_psycopg_pooled.pool.fitness import Fitness
 from django_psycopg_pooled.pool.ledger import Batch
 from django_psycopg_pooled.pool.states import State
@@ -54,8 +54,8 @@ class Opener:
         for connect in connects:
             core.runtime.submit(connect)
 
-    def open_for(self, waiter: Waiter) -> Lease | None:
-        """Connect in the thread of a request that waits; None if there is no slot or an outage.
+    def open_for(self, waiter: Waiter) -> bool:
+        """Connect in the thread of a request that waits; False if there is no slot or an outage.
 
         Blocks for the connect. The request is out of the queue meanwhile, so that nobody hands it
         a connection that it cannot see. Raises the driver's exception if the failure is permanent.
@@ -64,7 +64,7 @@ class Opener:
         with core.lock:
             now = core.clock.monotonic()
             if not self._may_try_locked(now, waited_for=True) or not core.ledger.leave(waiter):
-                return None
+                return False
             entry = core.ledger.reserve(now)
             entry.owner = weakref.ref(waiter)
         try:
@@ -74,10 +74,11 @@ class Opener:
                 raise
             with core.lock:
                 core.ledger.rejoin(waiter)
-            return None
+            return False
         with core.lock:
             core.ledger.opening -= 1
-            return core.ledger.lend(entry, core.clock.monotonic(), waiter.holder, waiter.bound)
+            core.ledger.serve(waiter, entry, core.clock.monotonic())
+        return True
 
     def fill(self) -> None:
         """Open what is missing of min_size: in the background, or in this thread if there is none.

@@ -2,7 +2,6 @@
 
 import math
 
-from django_psycopg_pooled.pool.borrower import Borrower
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.entry import Lease
 from django_psycopg_pooled.pool.opener import Opener
@@ -22,8 +21,8 @@ class Queue:
         self._opener = opener
         self._reclaimer = reclaimer
 
-    def wait(self, holder: Borrower, bound: bool, deadline: float) -> Lease:
-        """A loan, in turn. Blocks until *deadline* on the pool's clock at the longest.
+    def wait(self, lease: Lease, bound: bool, deadline: float) -> None:
+        """A loan for *lease*, in turn. Blocks until *deadline* on the pool's clock at the longest.
 
         Raises the driver's PoolTimeout, TooManyRequests or PoolClosed, or its own exception if
         connecting failed in a way that waiting cannot mend.
@@ -34,9 +33,8 @@ class Queue:
             self._reclaimer.run()
         with core.lock:
             began = core.clock.monotonic()
-            lease = core.ledger.lend_idle(began, holder, bound)
-            if lease is not None:
-                return lease
+            if core.ledger.lend_idle(lease, began, bound):
+                return
             if core.ledger.closed:
                 refusal = closed_error
             elif 0 < core.options.max_waiting <= len(core.ledger.waiting):
@@ -44,14 +42,14 @@ class Queue:
                 core.counters.requests_errors += 1
             else:
                 patience = core.demand.patience(len(core.ledger.waiting) + 1, core.ledger.lent)
-                waiter = Waiter(holder, bound=bound, asking=not patience)
+                waiter = Waiter(lease, bound=bound, asking=not patience)
                 core.ledger.join(waiter)
                 core.counters.requests_queued += 1
         if refusal is not None:
             raise refusal(core)
-        return self._wait_as(waiter, began, began + patience, deadline)
+        self._wait_as(waiter, began, began + patience, deadline)
 
-    def _wait_as(self, waiter: Waiter, began: float, ask_at: float, deadline: float) -> Lease:
+    def _wait_as(self, waiter: Waiter, began: float, ask_at: float, deadline: float) -> None:
         core = self._core
         try:
             self._wait_until(waiter, ask_at, deadline)
@@ -61,19 +59,18 @@ class Queue:
         self._leave(waiter, began, refuse=False)
         if waiter.error is not None:
             raise waiter.error
-        if waiter.lease is None:
+        if waiter.lease.ended:
             with core.lock:
                 core.counters.requests_errors += 1
             core.listener.timed_out()
             raise timeout_error(core, core.clock.monotonic() - began)
-        return waiter.lease
 
     def _wait_until(self, waiter: Waiter, ask_at: float, deadline: float) -> None:
         """Return when the waiter is answered, or the deadline has passed."""
         core = self._core
         # Somebody has looked for lost loans a moment ago; this request looks when it is due again.
         look_at = core.reclaim_at
-        while waiter.lease is None and waiter.error is None:
+        while not waiter.answered:
             now = core.clock.monotonic()
             if now >= look_at:
                 self._look_again(waiter)
@@ -89,7 +86,7 @@ class Queue:
         """Whoever should have served this request may have been interrupted, or have ended."""
         core = self._core
         with core.lock:
-            if waiter.lease is None and waiter.error is None and waiter not in core.ledger.waiting:
+            if not waiter.answered and waiter not in core.ledger.waiting:
                 core.ledger.rejoin(waiter)
         if core.clock.monotonic() >= core.reclaim_at:
             self._reclaimer.run()
@@ -101,11 +98,8 @@ class Queue:
             core.ledger.ask(waiter)
         if core.runtime.threaded:
             self._opener.meet_demand()
-        else:
-            lease = self._opener.open_for(waiter)
-            if lease is not None:  # else it may have been handed one just now: that one stays
-                waiter.lease = lease
-                return 0.0
+        elif self._opener.open_for(waiter):
+            return 0.0
         return self._opener.retry_in() or math.inf
 
     def _leave(self, waiter: Waiter, began: float, *, refuse: bool) -> None:
@@ -115,7 +109,7 @@ class Queue:
             now = core.clock.monotonic()
             core.ledger.leave(waiter)
             core.counters.requests_wait_s += now - began
-            if refuse and waiter.lease is not None:
+            if refuse and not waiter.lease.ended:
                 self._pass_on_locked(waiter.lease, now)
         if not core.runtime.threaded:
             self._opener.meet_demand()  # the next one may connect now

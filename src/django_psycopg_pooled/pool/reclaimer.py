@@ -56,7 +56,11 @@ class Reclaimer:
         lost = [e for e in ledger.entries if e.bound and e.loan and not _is_alive(e)]
         lost += [entry for entry in self._dropped_locked(garbage) if entry not in lost]
         self._core.counters.reclaimed += len(lost)
-        return [ledger.relend(entry, entry.holder or borrower(), False) for entry in lost]
+        claims = []
+        for entry in lost:
+            claims.append(Lease(entry.holder or borrower()))
+            ledger.relend(entry, claims[-1], False)
+        return claims
 
     def _dropped_locked(self, garbage: list[Any]) -> list[Entry]:
         """Whose Lease was collected, and whose connection nobody uses either."""

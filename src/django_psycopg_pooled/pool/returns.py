@@ -2,7 +2,6 @@
 
 import logging
 import math
-import weakref
 
 from django_psycopg_pooled.drivers.protocol import TransactionStatus
 from django_psycopg_pooled.pool.alarm import Alarm
@@ -37,14 +36,26 @@ class Returns:
         self._opener = opener
         self._alarm = alarm
 
-    def take_back_locked(self, lease: Lease, now: float) -> bool:
+    def take_back(self, lease: Lease) -> None:
+        """End a loan whose connection is as it was lent. Blocks for a close, if any."""
+        core = self._core
+        with core.lock:
+            now = core.clock.monotonic()
+            kept = lease.ended or self._keep_locked(lease, now)
+        self._leaks.tell_ends()
+        if not kept:
+            core.close_entries([lease.entry])
+            self._opener.meet_demand()
+        self._alarm.arm()
+        if now >= core.duty_at:
+            core.duty_at = math.inf  # before the work, so that one thread does it
+            core.duty_at = core.runtime.run_due(now)
+
+    def _keep_locked(self, lease: Lease, now: float) -> bool:
         """End the loan; False if its connection is to be closed, and is CLOSING already."""
         core, entry = self._core, lease.entry
         ledger, options = core.ledger, core.options
-        if entry.loan != lease.number:
-            return True  # two threads gave the same loan back, and the other one was first
-        entry.loan = 0  # as Ledger.end() does
-        ledger.lent -= 1
+        ledger.end(lease)
         used = now - entry.since
         core.counters.usage_s += used
         core.demand.saw_loan(used)
@@ -54,32 +65,17 @@ class Returns:
         if ledger.paused:
             core.notify()
         if now >= entry.retire_at or ledger.closed or len(ledger.entries) > options.max_size:
-            entry.owner = weakref.ref(lease)
+            entry.owner = lease.ref
             entry.move(State.CLOSING)
             return False
-        fresh_until = now + options.fresh_for
-        entry.fresh_until = fresh_until if fresh_until < entry.retire_at else entry.retire_at
         if entry.session.unread:
             entry.fresh_until = -math.inf  # whoever is lent it next reads the answer first
-        idle = ledger.idle
-        if ledger.waiting or (idle and idle[-1].since > now):
-            ledger.give(entry, now)
-        else:  # as Ledger.give() does
-            entry.state = State.IDLE
-            idle.append(entry)
+        else:
+            entry.fresh_until = min(now + options.fresh_for, entry.retire_at)
+        ledger.give(entry, now)
+        # Without threads each return looks whether housekeeping is due.
+        ledger.calm = ledger.is_calm(options.max_size) and core.runtime.threaded
         return True
-
-    def follow_up(self, lease: Lease, now: float, *, kept: bool) -> None:
-        """What a return leaves to do, without the lock. Blocks for a close, if any."""
-        core = self._core
-        self._leaks.tell_ends()
-        if not kept:
-            core.close_entries([lease.entry])
-            self._opener.meet_demand()
-        self._alarm.arm()
-        if now >= core.duty_at:
-            core.duty_at = math.inf  # before the work, so that one thread does it
-            core.duty_at = core.runtime.run_due(now)
 
     def tidy_up(self, lease: Lease) -> None:
         """Take back a connection that was not left as it was lent. Blocks for a round trip."""
@@ -92,10 +88,7 @@ class Returns:
                 self.discard(lease, bad=True)
                 self._opener.meet_demand()
         if tidy:
-            now = self._core.clock.monotonic()
-            with self._core.lock:
-                kept = self.take_back_locked(lease, now)
-            self.follow_up(lease, now, kept=kept)
+            self.take_back(lease)
 
     def discard(self, lease: Lease, *, bad: bool = False) -> None:
         """End a loan and close its connection. Blocks for the close.

@@ -2,7 +2,6 @@
 
 import threading
 
-from django_psycopg_pooled.pool.borrower import Borrower
 from django_psycopg_pooled.pool.entry import Lease
 
 
@@ -14,24 +13,23 @@ class Waiter:
     borrower and is never lost between them.
     """
 
-    __slots__ = ("__weakref__", "asking", "bound", "error", "holder", "lease", "signal")
+    __slots__ = ("__weakref__", "asking", "bound", "error", "lease", "signal")
 
-    def __init__(self, holder: Borrower, *, bound: bool, asking: bool) -> None:
-        self.holder = holder
+    def __init__(self, lease: Lease, *, bound: bool, asking: bool) -> None:
+        self.lease = lease  # has ended until the request is served
         self.bound = bound
         # Whether this request wants a connect of its own. If not, it waits for a return first.
         self.asking = asking
-        self.lease: Lease | None = None
         self.error: BaseException | None = None
         # Released when there is an answer, or a reason to look again. A bare lock is what Event and
         # Condition are made of, at a tenth of their cost.
         self.signal = threading.Lock()
         self.signal.acquire()
 
-    def answer(self, lease: Lease) -> None:
-        """Hand over *lease* and wake the thread. Under the pool's lock."""
-        self.lease = lease
-        self.wake()
+    @property
+    def answered(self) -> bool:
+        """Whether there is nothing to wait for any more."""
+        return self.error is not None or not self.lease.ended
 
     def fail(self, error: BaseException) -> None:
         """Wake the thread with *error*. Under the pool's lock."""

@@ -1,0 +1,94 @@
+"""What a borrower can change on a connection of psycopg 3, and how that is noticed.
+
+To compare everything at each return takes 1 us. So what can say itself that it was changed does.
+"""
+
+from operator import attrgetter
+from typing import Any
+
+from psycopg.adapt import AdaptersMap
+
+# Those behind public properties by the attribute, since reading a property would cost a request
+# more. No tidy connection is in a pipeline. `_begin_statement` is made from MODES, and emptied when
+# one of them is set.
+COMPARED = (
+    "_autocommit",
+    "row_factory",
+    "cursor_factory",
+    "server_cursor_factory",
+    "_pipeline",
+    "_begin_statement",
+    "_prepared.prepare_threshold",
+    "_prepared.prepared_max",
+)
+MODES = ("isolation_level", "read_only", "deferrable")
+RESTORED = ("row_factory", "cursor_factory", "server_cursor_factory", *MODES)
+PREPARING = ("prepare_threshold", "prepared_max")
+HANDLERS = ("_notice_handlers", "_notify_handlers")
+compared = attrgetter(*COMPARED)
+
+
+class Shape:
+    """What a connection looked like before anybody had it; lives as long as it."""
+
+    __slots__ = ("adapters", "attributes", "compared", "handlers", "preparing", "touched")
+
+    def __init__(self, connection: Any) -> None:
+        self.attributes = {name: getattr(connection, name) for name in RESTORED}
+        self.preparing = {name: getattr(connection._prepared, name) for name in PREPARING}
+        self.handlers = {name: [*getattr(connection, name)] for name in HANDLERS}
+        self.adapters: AdaptersMap = connection.adapters
+        self.watch_changes(connection)
+        self.compared = compared(connection)
+        self.touched = False  # something that is not compared was changed, perhaps
+
+    def restore(self, connection: Any) -> None:
+        """Make the connection, outside a transaction, look so again. No round trip."""
+        for name, value in self.attributes.items():
+            setattr(connection, name, value)
+        for name, value in self.preparing.items():
+            setattr(connection._prepared, name, value)
+        self.watch_changes(connection)
+        self.touched = False
+
+    def watch_changes(self, connection: Any) -> None:
+        """Give the connection handlers and adapters that tell this shape of changes."""
+        for name, handlers in self.handlers.items():
+            setattr(connection, name, NotingList(self, handlers))
+        # A map of its own over what there was: what is registered in it can be taken back.
+        connection._adapters = NotingAdapters(self)
+        connection._get_tx_start_command()
+
+
+class NotingList(list[Any]):
+    """A connection's handlers; notes that one was added or removed."""
+
+    __slots__ = ("_shape",)
+
+    def __init__(self, shape: Shape, handlers: list[Any]) -> None:
+        super().__init__(handlers)
+        self._shape = shape
+
+    def append(self, handler: Any) -> None:
+        self._shape.touched = True
+        super().append(handler)
+
+    def remove(self, handler: Any) -> None:
+        self._shape.touched = True
+        super().remove(handler)
+
+
+class NotingAdapters(AdaptersMap):
+    """A connection's adapters; notes that some were registered."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape.adapters)
+        self._shape = shape
+
+    def register_dumper(self, *args: Any, **kwargs: Any) -> None:
+        self._shape.touched = True
+        super().register_dumper(*args, **kwargs)
+
+    def register_loader(self, *args: Any, **kwargs: Any) -> None:
+        self._shape.touched = True
+        super().register_loader(*args, **kwargs)
