@@ -182,6 +182,7 @@ class Scene(ScriptedPool):
         super().__init__(driver, max_size=SLOTS, **options)
         self.held: list[Lease] = []
         self.forgotten: list[Lease] = []
+        self.spares: list[Lease] = []
 
     def give_back(self, count: int = SLOTS) -> None:
         """So many of what is held, or as many as there are."""
@@ -193,6 +194,12 @@ class Scene(ScriptedPool):
         lease = self.pool.checkout(timeout=1)
         self.pool.checkin(lease)
 
+    def cycle_again(self) -> None:
+        """With the Lease of an earlier loan, as a wrapper does it: not in its hands meanwhile."""
+        lease = self.pool.checkout(timeout=1, lease=self.spares.pop())
+        self.pool.checkin(lease)
+        self.spares.append(lease)
+
 
 # Each makes a scene, and what is to be interrupted in it.
 Story = Callable[[], tuple[Scene, Callable[[], None]]]
@@ -202,6 +209,29 @@ def idle(**options: Any) -> tuple[Scene, Callable[[], None]]:
     scene = Scene(**options)
     scene.warm(1)
     return scene, scene.cycle
+
+
+def _spare(scene: Scene) -> None:
+    """A Lease whose loan has ended."""
+    lease = scene.pool.checkout()
+    scene.pool.checkin(lease)
+    scene.spares = [lease]
+
+
+def idle_and_calm() -> tuple[Scene, Callable[[], None]]:
+    """Where a return is usual: the one before has seen that there is nothing to see to."""
+    scene, _ = idle()
+    _spare(scene)
+    assert scene.pool._core.ledger.calm
+    return scene, scene.cycle_again
+
+
+def handed_over_to_an_old_lease() -> tuple[Scene, Callable[[], None]]:
+    scene = Scene()
+    _spare(scene)
+    scene.held = [scene.pool.checkout() for _ in range(SLOTS)]
+    scene.at(0.1, lambda: scene.give_back(1))
+    return scene, scene.cycle_again
 
 
 def no_connection_yet() -> tuple[Scene, Callable[[], None]]:
@@ -304,6 +334,8 @@ def housekeeping_is_due() -> tuple[Scene, Callable[[], None]]:
 
 STORIES: list[Story] = [
     idle,
+    idle_and_calm,
+    handed_over_to_an_old_lease,
     no_connection_yet,
     no_connection_yet_and_workers,
     idle_for_long,

@@ -56,4 +56,5 @@ def audit(pool: Pool) -> None:
         assert State.CLOSED not in states
         assert all(bool(e.loan) == (e.state is State.LENT) for e in ledger.entries)
         assert not (ledger.waiting and ledger.idle and not ledger.paused)
+        assert not ledger.calm or ledger.is_calm(core.options.max_size)
         assert [e.since for e in ledger.idle] == sorted(e.since for e in ledger.idle)

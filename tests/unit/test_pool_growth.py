@@ -3,6 +3,7 @@
 import pytest
 
 from django_psycopg_pooled.errors import OptionsError, PoolTimeout
+from django_psycopg_pooled.pool.counters import Counters
 from django_psycopg_pooled.pool.demand import Demand
 from django_psycopg_pooled.pool.pool import Pool
 from django_psycopg_pooled.testing import ScriptedDriver
@@ -189,10 +190,28 @@ class TestDemand:
         assert demand.patience(place=1, lent=5) == 0
 
     def test_averages_start_with_the_first_observation_and_follow_slowly(self) -> None:
-        demand = Demand()
-        demand.saw_loan(1.0)
+        demand, counters = Demand(), Counters()
+        demand.saw_loans(counters)
+        assert demand.loan_s == 0, "nothing has ended yet"
+        counters.loans_num, counters.usage_s = 1, 1.0
+        demand.saw_loans(counters)
         assert demand.loan_s == 1.0
-        demand.saw_loan(2.0)
+        counters.loans_num, counters.usage_s = 2, 3.0
+        demand.saw_loans(counters)
+        demand.saw_loans(counters)
+        assert demand.loan_s == pytest.approx(1.1)
+
+    def test_many_loans_of_one_length_count_as_if_seen_one_by_one(self) -> None:
+        one_by_one, at_once = Demand(loan_s=1.0), Demand(loan_s=1.0)
+        for _ in range(7):
+            one_by_one.saw_loans(Counters(loans_num=1, usage_s=3.0))
+        at_once.saw_loans(Counters(loans_num=7, usage_s=21.0))
+        assert at_once.loan_s == pytest.approx(one_by_one.loan_s)
+
+    def test_it_goes_on_when_the_sums_are_started_anew(self) -> None:
+        demand = Demand(loan_s=1.0)
+        demand.saw_loans(Counters(loans_num=100, usage_s=100.0))
+        demand.saw_loans(Counters(loans_num=1, usage_s=2.0))
         assert demand.loan_s == pytest.approx(1.1)
 
 
@@ -201,6 +220,7 @@ def test_who_waits_in_vain_for_a_return_gets_a_connect_of_its_own() -> None:
     scripted = ScriptedPool(max_size=2)
     scripted.warm(1)
     core = scripted.pool._core
+    core.demand.saw_loans(core.counters)  # those of warm()
     core.demand.connect_s, core.demand.loan_s = 0.150, 0.002
     lease = scripted.pool.checkout()
     before = scripted.clock.now

@@ -77,11 +77,12 @@ class PsycopgDriver:
 
     def is_tidy(self, connection: Any, shape: Any) -> bool:
         # On the path of every request: 0 is IDLE, and the enum would cost more than the rest.
-        return bool(
+        tidy: bool = (
             connection.pgconn.transaction_status == 0
             and not shape.touched
             and compared(connection) == shape.compared
         )
+        return tidy
 
     def status(self, connection: Any) -> TransactionStatus:
         return TransactionStatus(int(connection.pgconn.transaction_status))

@@ -6,6 +6,13 @@ from functools import wraps
 from typing import Any
 
 
+def stock_method(owner: type[Any], name: str) -> Callable[..., Any] | None:
+    """Django's own method; None if something else has been put in its place already."""
+    method: Callable[..., Any] = getattr(owner, name)
+    is_stock = getattr(method, "__qualname__", "") == f"{owner.__qualname__}.{name}"
+    return method if is_stock and method.__module__ == owner.__module__ else None
+
+
 def guarded(owner: type[Any], name: str) -> Any:
     """A method of *owner* that refuses async code, which finds out without an exception.
 
@@ -13,13 +20,13 @@ def guarded(owner: type[Any], name: str) -> Any:
     for a cursor. Where a loop runs, Django's own decides. Whoever puts something else in the
     method's place, as pytest-django does to forbid the database, is heeded.
     """
-    stock: Callable[..., Any] = getattr(owner, name)
-    unguarded: Callable[..., Any] = getattr(stock, "__wrapped__", stock)
+    stock = stock_method(owner, name)
+    unguarded = getattr(stock, "__wrapped__", None)
 
-    @wraps(unguarded)
+    @wraps(getattr(owner, name))
     def cheaper(self: Any, *args: Any) -> Any:
         present = getattr(owner, name)
-        if present is stock and _get_running_loop() is None:
+        if unguarded is not None and present is stock and _get_running_loop() is None:
             return unguarded(self, *args)
         return present(self, *args)
 

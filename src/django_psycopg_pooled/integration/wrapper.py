@@ -12,27 +12,22 @@ from django import get_version
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.backends.base.base import RAN_DB_VERSION_CHECK, BaseDatabaseWrapper
-from django.db.backends.postgresql import base
 from django.db.backends.postgresql.psycopg_any import IsolationLevel, is_psycopg3
 from django.db.backends.signals import connection_created
 
 from django_psycopg_pooled.drivers.protocol import OPEN_TRANSACTION
 from django_psycopg_pooled.errors import OptionsError
-from django_psycopg_pooled.execution.cursors import watch_named
 from django_psycopg_pooled.execution.statements import Statements
 from django_psycopg_pooled.integration.database_pool import DatabasePool
 from django_psycopg_pooled.integration.driver import BINDING, DRIVER
-from django_psycopg_pooled.integration.guards import guarded
 from django_psycopg_pooled.integration.identity import Identity, is_pooled
 from django_psycopg_pooled.integration.idle_ends import NotingErrors
+from django_psycopg_pooled.integration.quick_cursors import UNKNOWN, QuickCursors
 from django_psycopg_pooled.integration.registry import REGISTRY
-from django_psycopg_pooled.integration.release import EarlyRelease
 from django_psycopg_pooled.integration.sessions import Sessions
 from django_psycopg_pooled.options import PoolOptions
 from django_psycopg_pooled.pool.entry import Lease
 from django_psycopg_pooled.tracking.stacks import capture_block
-
-UNKNOWN = object()
 
 _wrappers: "weakref.WeakSet[PooledWrapper]" = weakref.WeakSet()
 
@@ -46,7 +41,7 @@ def _disown_all() -> None:
 os.register_at_fork(after_in_child=_disown_all)
 
 
-class PooledWrapper(EarlyRelease):
+class PooledWrapper(QuickCursors):
     """Mixed in before a PostgreSQL DatabaseWrapper, gives it a pool; lives as long as its thread.
 
     connect() borrows, close() gives back; `connection` is the driver's real object in between.
@@ -56,15 +51,9 @@ class PooledWrapper(EarlyRelease):
     # Set on the instance by the first connect: the pool, and the settings that it is for.
     _pool: DatabasePool | None = None
     _identity: Identity | None = None
-    # What the time zone of cursors is anyway; what is not one where cursors have to be told theirs.
-    _zone: Any = UNKNOWN
     # The Lease of the last loan, for the next one; only this thread's wrapper has ever had it.
     _spare: Lease | None = None
     isolation_level: Any
-    # On the path of every statement.
-    cursor = guarded(BaseDatabaseWrapper, "cursor")
-    ensure_connection = guarded(BaseDatabaseWrapper, "ensure_connection")
-    _create_cursor = guarded(base.DatabaseWrapper, "create_cursor")
     _thread_sharing_count: int  # Django's
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -104,11 +93,7 @@ class PooledWrapper(EarlyRelease):
             super().connect()
             return
         if self.in_atomic_block or self.needs_rollback or self.savepoint_ids:
-            # The previous connection was closed, or taken away, in an atomic block.
-            self.in_atomic_block = False
-            self.savepoint_ids = []
-            self.atomic_blocks = []
-            self.needs_rollback = False
+            self._forget_blocks()
         settings = self.settings_dict
         self.health_check_enabled = settings["CONN_HEALTH_CHECKS"]
         max_age = settings["CONN_MAX_AGE"]
@@ -120,7 +105,18 @@ class PooledWrapper(EarlyRelease):
         if early:
             self._pinned = True
             self._open_cursors = 0
-        self.connection = self._borrow(pool)
+        if self._lease is not None:
+            self._give_back()  # somebody has taken `connection` away without close()
+        # Not `allow_thread_sharing`, which takes a lock to read the same number.
+        if self._thread_ident == get_ident() and not self._thread_sharing_count:
+            # Out of this wrapper's hands: if checkout() is interrupted, the loan must be lost.
+            spare, self._spare = self._spare, None
+            lease = pool.checkout(bound=True, lease=spare)
+        else:  # it is shared, or used by a thread that Django is about to refuse
+            lease = pool.checkout()
+        self._lease, self._lender = lease, pool
+        self.connection = lease.connection
+        lease.entry.session.blocks = self.atomic_blocks
         if settings["AUTOCOMMIT"] and not self.run_commit_hooks_on_set_autocommit_on:
             self.autocommit = True  # it is lent so
         else:
@@ -131,6 +127,13 @@ class PooledWrapper(EarlyRelease):
             self._greeted = True
             self._announce(pool)
         self.run_on_commit = []
+
+    def _forget_blocks(self) -> None:
+        """The previous connection was closed, or taken away, in an atomic block."""
+        self.in_atomic_block = False
+        self.savepoint_ids = []
+        self.atomic_blocks = []
+        self.needs_rollback = False
 
     def get_connection_params(self) -> dict[str, Any]:
         """The stock backend's, which must not see our option: with psycopg2 it would refuse it.
@@ -147,51 +150,15 @@ class PooledWrapper(EarlyRelease):
             self.settings_dict = settings
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        """The driver's connection, borrowed. *conn_params* matter only to an unpooled wrapper."""
+        """For those who want one of their own: as in stock, lent until `pool.putconn()`."""
         pool = self.pool
-        return super().get_new_connection(conn_params) if pool is None else self._borrow(pool)
-
-    def _borrow(self, pool: DatabasePool) -> Any:
-        """The driver's connection, lent by *pool*; blocks as Pool.checkout() does."""
-        if self._lease is not None:
-            self._give_back()  # somebody has taken `connection` away without close()
-        # Not `allow_thread_sharing`, which takes a lock to read the same number.
-        if self._thread_ident == get_ident() and not self._thread_sharing_count:
-            # Out of this wrapper's hands: if checkout() is interrupted, the loan must be lost.
-            spare, self._spare = self._spare, None
-            lease = pool.checkout(bound=True, lease=spare)
-        else:  # it is shared, or used by a thread that Django is about to refuse
-            lease = pool.checkout()
-        self._lease, self._lender = lease, pool
-        lease.entry.session.blocks = self.atomic_blocks
-        return lease.connection
-
-    def validate_thread_sharing(self) -> None:
-        """Stock's, which takes a lock to read what matters in the wrong thread only."""
-        if self._thread_ident != get_ident():
-            super().validate_thread_sharing()
+        return super().get_new_connection(conn_params) if pool is None else pool.getconn()
 
     def inc_thread_sharing(self) -> None:
         """Allow other threads to use the connection, so that it outlives this one."""
         super().inc_thread_sharing()
         if self._lease is not None:
             self._lease.entry.bound = False
-
-    def create_cursor(self, name: str | None = None) -> Any:
-        """Stock's, which compares the time zone of the connection with the settings' each time."""
-        if name or self._lease is None or self._zone is not self.timezone:
-            return self._create_cursor(name)
-        return self.connection.cursor()
-
-    def chunked_cursor(self) -> Any:
-        """A cursor on the server; in this process if a pooler could part it from its session."""
-        pool = self.pool
-        if pool is not None and pool.options.pooler:
-            return self.cursor()
-        cursor = super().chunked_cursor()
-        if self._lease is not None:
-            watch_named(cursor.cursor)
-        return cursor
 
     def _commit(self) -> None:
         super()._commit()

@@ -15,6 +15,7 @@ class Counters:
     requests_wait_s: float = 0.0
     requests_errors: int = 0
     usage_s: float = 0.0
+    loans_num: int = 0  # those that have ended, and are in usage_s
     returns_bad: int = 0
     connections_num: int = 0
     connections_s: float = 0.0

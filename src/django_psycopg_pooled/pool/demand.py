@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from django_psycopg_pooled.pool.counters import Counters
+
 WEIGHT = 0.1  # of the newest observation
 
 
@@ -17,14 +19,25 @@ class Demand:
 
     connect_s: float = 0.0
     loan_s: float = 0.0
+    # What was last learnt from.
+    counters: Counters | None = None
+    loans_num: int = 0
+    usage_s: float = 0.0
 
     def saw_connect(self, seconds: float) -> None:
         """Learn from a connect that succeeded."""
         self.connect_s += (seconds - self.connect_s) * (WEIGHT if self.connect_s else 1.0)
 
-    def saw_loan(self, seconds: float) -> None:
-        """Learn from a loan that ended."""
-        self.loan_s += (seconds - self.loan_s) * (WEIGHT if self.loan_s else 1.0)
+    def saw_loans(self, counters: Counters) -> None:
+        """Learn from the loans that have ended since the last call, as if all took their mean."""
+        if counters is not self.counters:  # the sums were started anew
+            self.counters, self.loans_num, self.usage_s = counters, 0, 0.0
+        ended = counters.loans_num - self.loans_num
+        if not ended:
+            return
+        seconds = (counters.usage_s - self.usage_s) / ended
+        self.loan_s += (seconds - self.loan_s) * (1 - (1 - WEIGHT) ** ended if self.loan_s else 1.0)
+        self.loans_num, self.usage_s = counters.loans_num, counters.usage_s
 
     def patience(self, place: int, lent: int) -> float:
         """Seconds to wait for a returned connection before one is opened; 0 for not at all.

@@ -10,7 +10,6 @@ from django_psycopg_pooled.errors import NotBorrowed
 from django_psycopg_pooled.pool.alarm import Alarm
 from django_psycopg_pooled.pool.borrower import borrower
 from django_psycopg_pooled.pool.core import Core
-from django_psycopg_pooled.pool.demand import WEIGHT
 from django_psycopg_pooled.pool.entry import Lease
 from django_psycopg_pooled.pool.fitness import Fitness
 from django_psycopg_pooled.pool.lookout import Lookout
@@ -172,10 +171,9 @@ class Lender:
             if usual:  # Returns.take_back()
                 entry.loan = 0
                 ledger.lent -= 1
-                used = now - entry.since
-                core.counters.usage_s += used
-                demand = core.demand
-                demand.loan_s += (used - demand.loan_s) * WEIGHT
+                counters = core.counters
+                counters.usage_s += now - entry.since
+                counters.loans_num += 1
                 entry.since = entry.proven_at = now
                 fresh_until = now + core.fresh_for
                 retire_at = entry.retire_at

@@ -41,6 +41,7 @@ class Queue:
                 refusal = full_error
                 core.counters.requests_errors += 1
             else:
+                core.demand.saw_loans(core.counters)
                 patience = core.demand.patience(len(core.ledger.waiting) + 1, core.ledger.lent)
                 waiter = Waiter(lease, bound=bound, asking=not patience)
                 core.ledger.join(waiter)

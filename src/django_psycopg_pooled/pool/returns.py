@@ -58,7 +58,7 @@ class Returns:
         ledger.end(lease)
         used = now - entry.since
         core.counters.usage_s += used
-        core.demand.saw_loan(used)
+        core.counters.loans_num += 1
         entry.since = entry.proven_at = now
         if entry.reported_at < now:
             self._leaks.ended_locked(entry, used)

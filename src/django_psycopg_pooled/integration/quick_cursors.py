@@ -1,0 +1,66 @@
+"""Making cursors: on the path of every statement, so with fewer questions than stock asks."""
+
+from threading import get_ident
+from typing import Any
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.postgresql.base import DatabaseWrapper
+
+from django_psycopg_pooled.execution.cursors import watch_named
+from django_psycopg_pooled.integration.guards import guarded, stock_method
+from django_psycopg_pooled.integration.release import EarlyRelease
+from django_psycopg_pooled.pool.pool import Pool
+
+UNKNOWN = object()
+# pytest-django puts another in its place to forbid the database.
+ENSURE_CONNECTION = stock_method(BaseDatabaseWrapper, "ensure_connection")
+
+
+class QuickCursors(EarlyRelease):
+    """The part of a wrapper that makes cursors.
+
+    What they are, and when they are refused, is as in stock.
+    """
+
+    # The time zone that every connection of the pool has; UNKNOWN where cursors must be told.
+    _zone: Any = UNKNOWN
+
+    cursor = guarded(BaseDatabaseWrapper, "cursor")
+    _create_cursor = guarded(DatabaseWrapper, "create_cursor")
+
+    def _cursor(self, name: str | None = None) -> Any:
+        """Stock's, with what it calls in line: it is on the path of every statement."""
+        if (
+            self._releases_early is not False
+            or (self.in_atomic_block and self.closed_in_transaction)
+            or BaseDatabaseWrapper.ensure_connection is not ENSURE_CONNECTION
+        ):
+            return super()._cursor(name)
+        with self.wrap_database_errors:
+            if self.connection is None:
+                self.connect()
+            elif self.health_check_enabled:
+                self.close_if_health_check_failed()
+                self.ensure_connection()
+            return self._prepare_cursor(self.create_cursor(name))
+
+    def create_cursor(self, name: str | None = None) -> Any:
+        """Stock's, which compares the time zone of the connection with the settings' each time."""
+        if name or self._lease is None or self._zone is not self.timezone:
+            return self._create_cursor(name)
+        return self.connection.cursor()
+
+    def chunked_cursor(self) -> Any:
+        """A cursor on the server; in this process if a pooler could part it from its session."""
+        pool: Pool | None = self.pool
+        if pool is not None and pool.options.pooler:
+            return self.cursor()
+        cursor = super().chunked_cursor()
+        if self._lease is not None:
+            watch_named(cursor.cursor)
+        return cursor
+
+    def validate_thread_sharing(self) -> None:
+        """Stock's, which takes a lock to read what matters in the wrong thread only."""
+        if self._thread_ident != get_ident():
+            super().validate_thread_sharing()
