@@ -9,7 +9,7 @@ from psycopg.pq import ExecStatus
 
 from django_psycopg_pooled import errors
 from django_psycopg_pooled.drivers.protocol import TransactionStatus, Watch
-from django_psycopg_pooled.drivers.psycopg3_shape import Shape, compared
+from django_psycopg_pooled.drivers.psycopg3_shape import Shape, compared, factories
 from django_psycopg_pooled.drivers.refusals import (
     is_refusal,
     is_refused_option,
@@ -94,10 +94,9 @@ class PsycopgDriver:
             connection.autocommit = True
 
     def reshape(self, connection: Any, shape: Any) -> None:
-        for name in ("cursor_factory", "server_cursor_factory"):
-            if getattr(connection, name) is not shape.attributes[name]:
-                # What the borrower's own cursors executed was not noted.
-                self.session(connection).note(int(ANYTHING), in_transaction=False)
+        if factories(connection) != shape.factories:
+            # What the borrower's own cursors executed was not noted.
+            self.session(connection).note(int(ANYTHING), in_transaction=False)
         shape.restore(connection)
 
     def reset(self, connection: Any, sql: str) -> bool:

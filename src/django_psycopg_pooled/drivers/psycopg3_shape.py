@@ -22,10 +22,14 @@ COMPARED = (
     "_prepared.prepared_max",
 )
 MODES = ("isolation_level", "read_only", "deferrable")
-RESTORED = ("row_factory", "cursor_factory", "server_cursor_factory", *MODES)
+FACTORIES = ("cursor_factory", "server_cursor_factory")
+RESTORED = (*FACTORIES, "row_factory", *MODES)
 PREPARING = ("prepare_threshold", "prepared_max")
 HANDLERS = ("_notice_handlers", "_notify_handlers")
 compared = attrgetter(*COMPARED)
+factories = attrgetter(*FACTORIES)
+_attributes, _preparing = attrgetter(*RESTORED), attrgetter(*PREPARING)
+_handlers = attrgetter(*HANDLERS)
 
 
 class Shape:
@@ -34,26 +38,31 @@ class Shape:
     __slots__ = ("adapters", "attributes", "compared", "handlers", "preparing", "touched")
 
     def __init__(self, connection: Any) -> None:
-        self.attributes = {name: getattr(connection, name) for name in RESTORED}
-        self.preparing = {name: getattr(connection._prepared, name) for name in PREPARING}
-        self.handlers = {name: [*getattr(connection, name)] for name in HANDLERS}
+        self.attributes = _attributes(connection)
+        self.preparing = _preparing(connection._prepared)
+        self.handlers = tuple(map(tuple, _handlers(connection)))
         self.adapters: AdaptersMap = connection.adapters
         self.watch_changes(connection)
         self.compared = compared(connection)
         self.touched = False  # something that is not compared was changed, perhaps
 
+    @property
+    def factories(self) -> tuple[Any, ...]:
+        """The classes of cursors that watch what they execute."""
+        return self.attributes[: len(FACTORIES)]
+
     def restore(self, connection: Any) -> None:
         """Make the connection, outside a transaction, look so again. No round trip."""
-        for name, value in self.attributes.items():
+        for name, value in zip(RESTORED, self.attributes, strict=True):
             setattr(connection, name, value)
-        for name, value in self.preparing.items():
+        for name, value in zip(PREPARING, self.preparing, strict=True):
             setattr(connection._prepared, name, value)
         self.watch_changes(connection)
         self.touched = False
 
     def watch_changes(self, connection: Any) -> None:
         """Give the connection handlers and adapters that tell this shape of changes."""
-        for name, handlers in self.handlers.items():
+        for name, handlers in zip(HANDLERS, self.handlers, strict=True):
             setattr(connection, name, NotingList(self, handlers))
         # A map of its own over what there was: what is registered in it can be taken back.
         connection._adapters = NotingAdapters(self)
@@ -65,7 +74,7 @@ class NotingList(list[Any]):
 
     __slots__ = ("_shape",)
 
-    def __init__(self, shape: Shape, handlers: list[Any]) -> None:
+    def __init__(self, shape: Shape, handlers: tuple[Any, ...]) -> None:
         super().__init__(handlers)
         self._shape = shape
 
