@@ -56,7 +56,7 @@ FASTEST_ROUNDS = "Fastest rounds: the same from each peer's 10th percentile of t
 PARTS = (
     "What ours is made of. lending: ours above 'persistent' with its watching switched off;"
     " watching: what it adds, for the lines of code of a loan and a statement, and for what the"
-    " statement does to its session"
+    " statement does to its session. Native watches nothing: lending compares with its overhead"
 )
 
 BY_NATIVE = (
@@ -80,7 +80,10 @@ FASTEST_COLUMNS = (
 PART_COLUMNS = (
     Column("part", "part"),
     Column("us", "us", "{:.1f}"),
+    *BY_NATIVE,
     Column("fastest_us", "fastest rounds us", "{:.1f}"),
+    Column("fastest_x_native", "/ native", "{:.2f}"),
+    Column("fastest_x_native_checked", "/ native+checks", "{:.2f}"),
 )
 
 
@@ -181,10 +184,13 @@ def _figures(rounds: Sequence[float]) -> Row:
 
 def _by_native(name: str, overheads: Overheads) -> Row:
     own = overheads.get(name)
+    return {"overhead_us": own, **_ratios(own, overheads)}
+
+
+def _ratios(us: float | None, overheads: Overheads) -> dict[str, float | None]:
     return {
-        "overhead_us": own,
-        "x_native": ratio(own, overheads.get(NATIVE)),
-        "x_native_checked": ratio(own, overheads.get(NATIVE_CHECKED)),
+        "x_native": ratio(us, overheads.get(NATIVE)),
+        "x_native_checked": ratio(us, overheads.get(NATIVE_CHECKED)),
     }
 
 
@@ -196,18 +202,26 @@ def _parts(overheads: Overheads) -> tuple[float | None, float | None]:
 
 def _part_rows(overheads: Overheads, fastest: Overheads) -> list[Row]:
     figures = zip(("lending", "watching"), _parts(overheads), _parts(fastest), strict=True)
-    return [{"part": part, "us": us, "fastest_us": least} for part, us, least in figures]
+    return [
+        {
+            "part": part,
+            "us": us,
+            **_ratios(us, overheads),
+            "fastest_us": least,
+            **{f"fastest_{name}": value for name, value in _ratios(least, fastest).items()},
+        }
+        for part, us, least in figures
+    ]
 
 
 def _budgets(overheads: Overheads, when: str) -> list[Budget]:
-    ours = overheads.get(OURS)
-    native, checked = overheads.get(NATIVE), overheads.get(NATIVE_CHECKED)
     lending, watching = _parts(overheads)
+    ratios = _ratios(lending, overheads)
     return [
         Budget(f"lending{when}, us", lending, LENDING_US),
+        Budget(f"lending / native's{when}", ratios["x_native"], 0.3),
+        Budget(f"lending / native+checks'{when}", ratios["x_native_checked"], 0.12),
         Budget(f"watching a loan of one statement{when}, us", watching, WATCHING_US),
-        Budget(f"our overhead / native's{when}", ratio(ours, native), 0.3),
-        Budget(f"our overhead / native+checks'{when}", ratio(ours, checked), 0.12),
     ]
 
 

@@ -25,8 +25,8 @@ class Ledger:
 
     Invariants: each entry takes one slot until it is closed, so len(entries) never exceeds the
     max_size that held when it was reserved; `idle` holds just the IDLE ones, oldest return first;
-    `lent` and `opening` count the LENT and OPENING ones; while somebody waits nothing is idle,
-    unless the pool is paused; `asking` counts the waiters that want a connect.
+    `opening` counts the OPENING ones; while somebody waits nothing is idle, unless the pool is
+    paused; `asking` counts the waiters that want a connect.
 
     An exception that another thread or a signal throws into a call may break them; mend() puts them
     right again.
@@ -36,7 +36,6 @@ class Ledger:
         self.entries: set[Entry] = set()
         self.idle: list[Entry] = []
         self.waiting: deque[Waiter] = deque()
-        self.lent = 0
         self.opening = 0
         self.asking = 0
         self.paused = False
@@ -52,6 +51,11 @@ class Ledger:
         """How many slots are taken."""
         return len(self.entries)
 
+    @property
+    def lent(self) -> int:
+        """How many are LENT. Counted when somebody waits or asks, not by each loan: 30 ns each."""
+        return sum(entry.state is State.LENT for entry in self.entries)
+
     def lend_idle(self, lease: Lease, now: float, bound: bool) -> bool:
         """Lend the newest idle connection; False if there is none to lend.
 
@@ -65,7 +69,6 @@ class Ledger:
     def lend(self, entry: Entry, lease: Lease, now: float, bound: bool) -> None:
         """Lend *entry*, which is in nobody's hands."""
         entry.move(State.LENT)
-        self.lent += 1
         entry.since = now
         self.relend(entry, lease, bound)
 
@@ -83,7 +86,6 @@ class Ledger:
     def end(self, lease: Lease) -> None:
         """End a loan. What becomes of its connection is said by the next call."""
         lease.entry.loan = 0
-        self.lent -= 1
 
     def give(self, entry: Entry, now: float) -> bool:
         """Hand *entry* to the first who waits (True), or shelve it.
@@ -148,7 +150,6 @@ class Ledger:
             if entry not in batch:
                 entry.owner = owner
                 batch.append(entry)
-        self.lent = sum(entry.state is State.LENT for entry in self.entries)
         self.opening = sum(entry.state is State.OPENING for entry in self.entries)
         self.asking = sum(waiter.asking for waiter in self.waiting)
         return batch

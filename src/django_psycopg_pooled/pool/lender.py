@@ -78,7 +78,6 @@ class Lender:
             if ledger.idle and not ledger.paused:  # Ledger.lend_idle()
                 entry = ledger.idle.pop()
                 entry.state = _LENT
-                ledger.lent += 1
                 entry.since = now
                 entry.holder = lease.holder
                 entry.bound = bound
@@ -170,7 +169,6 @@ class Lender:
             usual = ledger.calm and entry.loan == lease.number and now < entry.retire_at
             if usual:  # Returns.take_back()
                 entry.loan = 0
-                ledger.lent -= 1
                 counters = core.counters
                 counters.usage_s += now - entry.since
                 counters.loans_num += 1
