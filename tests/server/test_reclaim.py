@@ -378,6 +378,21 @@ def test_a_copy_that_is_dropped_in_a_living_thread_gives_its_connection_back(
     assert reclaimed(pool) == 1
 
 
+def test_who_had_a_connection_before_does_not_keep_it_from_being_reclaimed(
+    databases: Databases,
+) -> None:
+    """A wrapper keeps the Lease of its last loan; as a reference it would look like use."""
+    connection = databases.add({"max_size": 1, "timeout": 5})
+    other, before = connection.copy(), connection.copy()
+    assert isinstance(before, PooledWrapper)
+    borrow(before)
+    before.close()
+    _of_a_dropped_wrapper(connection, lambda copied: None)
+    assert value(other, "SELECT 1") == 1
+    assert reclaimed(pool_of(connection)) == 1
+    other.close()
+
+
 def test_an_alias_that_is_deleted_gives_its_connection_back(databases: Databases) -> None:
     connection = databases.add({"max_size": 1, "timeout": 5})
     pool, alias = pool_of(connection), connection.alias

@@ -225,6 +225,7 @@ class PooledWrapper(QuickCursors):
         self._lease = self._lender = self.connection = None
         lender.checkin(lease)
         if not self._releases_early:  # then old cursors may have it still
+            lease.connection = None  # whoever refers to one seems to use it
             self._spare = lease
 
     def _close(self) -> None:
