@@ -27,12 +27,11 @@ from django.test import override_settings
 from devtools.postgres import PostgresServer
 from django_psycopg_pooled.facts.prepared import PreparedFacts
 from django_psycopg_pooled.facts.queries import QueryFacts
-from django_psycopg_pooled.facts.server import BackendFacts, ServerFacts
+from django_psycopg_pooled.facts.server import BackendFacts
 from django_psycopg_pooled.management.commands.pools import Command
 from django_psycopg_pooled.management.fleet import Fleet
 from django_psycopg_pooled.management.incidents import incident_lines
 from django_psycopg_pooled.management.process import project
-from django_psycopg_pooled.management.sessions import is_of_session
 from django_psycopg_pooled.management.statements import prepared_lines, together
 from django_psycopg_pooled.management.status import status_lines, status_result
 from tests.server.databases import Databases
@@ -489,15 +488,6 @@ def test_prepared_statements_are_told_with_reasons_in_80_columns() -> None:
     assert max(map(len, lines)) <= 80
     assert lines[1].split() == ["denied", "8,120", "4", "10.2", "ms"]
     assert "(0A000)" in " ".join(lines)
-
-
-def test_a_session_that_began_after_our_connection_is_another_ones() -> None:
-    asker = backend_facts(pid=1, backend_start_us=0, state_change_us=1_000_000_000, state_age_s=0.0)
-    other = backend_facts(pid=7, backend_start_us=960_000_000)
-    facts = ServerFacts(1, "shop", "18", (asker, other), (), (), ())
-    assert is_of_session({"server_pid": 7, "age_s": 39.0}, facts)
-    assert not is_of_session({"server_pid": 7, "age_s": 60.0}, facts)
-    assert not is_of_session({"server_pid": 8, "age_s": 1.0}, facts)
 
 
 def test_nothing_that_went_wrong_is_told_in_words() -> None:

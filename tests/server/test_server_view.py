@@ -14,7 +14,8 @@ from django_psycopg_pooled.facts.server import ActionFacts, BackendFacts
 from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.server import Query
 from django_psycopg_pooled.server.actions import cancel, terminate
-from django_psycopg_pooled.server.view import identity, joined, read_server, set_up
+from django_psycopg_pooled.server.joining import Claim, joined
+from django_psycopg_pooled.server.view import read_server, set_up
 from django_psycopg_pooled.statements.fingerprint import fingerprint
 from django_psycopg_pooled.tables.server import blocking_text, sessions_table
 from tests.server.databases import Databases
@@ -23,6 +24,7 @@ from tests.server.support import (
     borrow,
     eventually,
     lent_to_a_thread,
+    pool_of,
     require,
     wrapper,
 )
@@ -165,7 +167,7 @@ def test_a_locked_catalogue_is_given_up_on_after_the_time_limit(scene: Scene) ->
     assert scene.facts().problems == ()
 
 
-def test_loans_are_joined_by_process_id_and_start(databases: Databases) -> None:
+def test_loans_are_joined_by_process_id_and_age(databases: Databases) -> None:
     connection = databases.add()
 
     def query(sql: str, params: Sequence[Any]) -> list[Any]:
@@ -173,16 +175,18 @@ def test_loans_are_joined_by_process_id_and_start(databases: Databases) -> None:
             cursor.execute(sql, params)
             return list(cursor.fetchall())
 
-    mine = identity(query)
-    assert mine[0] == borrow(connection)
+    mine = borrow(connection)
     with lent_to_a_thread(connection.alias) as other:
-        facts = read_server(query, fingerprint, mine[0])
+        facts = read_server(query, fingerprint, mine)
         assert not facts.pooler_between
-        start = next(b.backend_start_us for b in facts.backends if b.pid == other)
-        assert start is not None
-        loans = {mine: "mine", (other, start): "other", (other, start - 1): "before it"}
-        assert joined(facts, loans) == {mine[0]: "mine", other: "other"}
-        assert "ours: other" in sessions_table(facts, joined(facts, loans))
+        assert abs(facts.read_at_us / 1e6 - time.time()) < 60
+        held = pool_of(wrapper(connection.alias)).connections()
+        claims = [Claim(one.server_pid, one.age_s, one.thread or "") for one in held]
+        assert set(joined(facts, claims)) == {mine, other}
+        assert "ours: holder" in sessions_table(facts, joined(facts, claims))
+        # Had they opened a minute sooner, they would have had others of these numbers.
+        older = [Claim(one.server_pid, one.age_s + 60, "") for one in held]
+        assert joined(facts, older) == {}
 
 
 def test_without_privileges_blocking_is_seen_and_the_missing_grant_is_named(

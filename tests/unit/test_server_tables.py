@@ -62,7 +62,7 @@ def server(*backends: BackendFacts, **more: Any) -> ServerFacts:
     behind: dict[Who, list[Who]] = {b.pid: [h.who for h in b.behind] for b in backends if b.behind}
     trees, cycles = blocking_trees(behind)
     facts: dict[str, Any] = {"prepared": (), "blocking": trees, "cycles": cycles, **more}
-    return ServerFacts(99, "shop", "18.0", backends, **facts)
+    return ServerFacts(99, "shop", "18.0", 0, backends, **facts)
 
 
 def test_a_chain_is_indented_and_names_our_line() -> None:

@@ -83,6 +83,7 @@ class ServerFacts:
     server_pid: int  # of the session that asked, as the server says
     database: str  # and its database
     version: str
+    read_at_us: int  # when it answered, by its clock; microseconds since 1970
     backends: tuple[BackendFacts, ...]
     prepared: tuple[PreparedTransaction, ...]
     blocking: tuple[BlockingNode, ...]  # the most harmful first

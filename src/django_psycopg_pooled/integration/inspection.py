@@ -2,17 +2,13 @@
 
 from typing import Any
 
-from django_psycopg_pooled.facts.pool import ConnectionSnapshot, PoolSnapshot
+from django_psycopg_pooled.facts.pool import ConnectionSnapshot
 from django_psycopg_pooled.facts.server import ServerFacts
 from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.pool.pool import Pool
+from django_psycopg_pooled.server.joining import Claim, joined
 from django_psycopg_pooled.server.view import read_server, set_up
 from django_psycopg_pooled.statements.fingerprint import fingerprint
-
-NOW = "SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint"
-# By how much a session may seem younger on the server than here: the clocks tick alike, but the
-# two are not read at the same moment.
-SLACK_S = 1.0
 
 Loans = dict[int, ConnectionSnapshot]
 
@@ -21,7 +17,7 @@ def ask_server(pool: Pool) -> tuple[ServerFacts, Loans]:
     """What the server of *pool* says of its sessions, and by pid which of them are the pool's.
 
     By a connection beside the pool's slots, which may all be lent just then. Blocks for a connect
-    and three round trips. Raises what the driver raises if the server takes no more connections.
+    and two round trips. Raises what the driver raises if the server takes no more connections.
     """
     with pool.dedicated(_unwatch) as line:
 
@@ -33,28 +29,13 @@ def ask_server(pool: Pool) -> tuple[ServerFacts, Loans]:
         if not pool.options.pooler:
             set_up(query)
         facts = read_server(query, fingerprint, DRIVER.server_pid(line.connection))
-        [(now_us,)] = query(NOW, ())
-    return facts, _loans(facts, pool.snapshot(), int(now_us))
+    claims = [Claim(each.server_pid, each.age_s, each) for each in pool.snapshot().connections]
+    return facts, joined(facts, claims)
 
 
 def in_words(loans: Loans) -> dict[int, str]:
     """For the server's tables: who works with a session, and in which line of Python."""
     return {pid: _words(loan) for pid, loan in loans.items()}
-
-
-def _loans(facts: ServerFacts, pool: PoolSnapshot, now_us: int) -> Loans:
-    """The pool's connections that the server has, too.
-
-    A process id is used again when its session has ended: but then by one that is younger than our
-    connection, whose session began before we had it.
-    """
-    started = {b.pid: b.backend_start_us for b in facts.backends}
-    found: Loans = {}
-    for connection in pool.connections:
-        start = started.get(connection.server_pid or 0)
-        if start is not None and (now_us - start) / 1e6 >= connection.age_s - SLACK_S:
-            found[connection.server_pid or 0] = connection
-    return found
 
 
 def _words(loan: ConnectionSnapshot) -> str:

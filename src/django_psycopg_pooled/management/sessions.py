@@ -8,6 +8,7 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from django_psycopg_pooled.clock import SYSTEM_CLOCK
 from django_psycopg_pooled.facts.server import BackendFacts, ServerFacts
 from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.integration.registry import pools
@@ -17,13 +18,13 @@ from django_psycopg_pooled.management.result import Refusal, Result
 from django_psycopg_pooled.management.text import cut, printable, wrapped
 from django_psycopg_pooled.server import Query
 from django_psycopg_pooled.server.actions import terminate as end_session
+from django_psycopg_pooled.server.joining import Claim, joined
 from django_psycopg_pooled.server.view import read_server, set_up
 from django_psycopg_pooled.statements.fingerprint import fingerprint
 from django_psycopg_pooled.tables.pool import duration
 from django_psycopg_pooled.tables.server import blocking_text
 
 IDLE = "idle in transaction"  # and "... (aborted)"
-SLACK_S = 1.0  # between the server's clock when it told, and our process's when it did
 PLACES = {
     "transaction_at": "began at",
     "last_statement_at": "last at",
@@ -145,33 +146,19 @@ def _loans(
     """
     if facts.pooler_between:
         return {}, ()  # the numbers are not the server's
+    asked_at = SYSTEM_CLOCK.monotonic()  # a process that hangs keeps the others' answers waiting
     try:
         fleet = ask("status", Choice(pool_name(_alias(alias)), choice.pid))
     except Unreachable as error:
         return {}, (f"Without lines of Python: {error}",)
-    found = {
-        connection["server_pid"]: {"process": process, "pool": pool["name"], **connection}
+    claims = [
+        Claim(one["server_pid"], one["age_s"], {"process": process, "pool": pool["name"], **one})
         for process, pool in fleet.pools()
-        for connection in pool["connections"]
-        if connection["state"] == "lent" and is_of_session(connection, facts)
-    }
+        for one in pool["connections"]
+        if one["state"] == "lent"
+    ]
+    found = joined(facts, claims, late_s=SYSTEM_CLOCK.monotonic() - asked_at)
     return found, [f"Without process {pid}: {error}." for pid, error in fleet.errors.items()]
-
-
-def is_of_session(connection: Facts, facts: ServerFacts) -> bool:
-    """Whether a connection of ours is the session that has its number on the server now.
-
-    A number is used again when its session has ended: but then by one that began after we had our
-    connection.
-    """
-    backend = facts.backend(connection["server_pid"])
-    asker = facts.backend(facts.server_pid)
-    if backend is None or backend.backend_start_us is None:
-        return backend is not None  # hidden: it cannot be told
-    if asker is None or asker.state_change_us is None or asker.state_age_s is None:
-        return True
-    now_s = asker.state_change_us / 1e6 + asker.state_age_s
-    return bool(now_s - backend.backend_start_us / 1e6 >= connection["age_s"] - SLACK_S)
 
 
 def _idle_lines(backend: BackendFacts, loan: Facts | None, width: int) -> list[str]:

@@ -26,10 +26,6 @@ SET_UP = (
     f" set_config('lock_timeout', '{LOCK_TIMEOUT_MS}', false)"
 )
 
-IDENTITY = (
-    f"SELECT pid, {microseconds('backend_start')} FROM pg_stat_get_activity(pg_backend_pid())"
-)
-
 # pg_stat_clear_snapshot: within a transaction the server would answer with what it was first
 # asked. The function below takes its argument from there, so that it is called afterwards.
 # A statement of another database may be in another encoding, which ends in an error when it is
@@ -78,6 +74,7 @@ SELECT json_build_object(
   'database', current_database(),
   'version', current_setting('server_version'),
   'role', quote_ident(current_user),
+  'read_at_us', {microseconds("clock_timestamp()")},
   'backends', (
     SELECT coalesce(json_agg(json_build_array(
       a.pid, {microseconds("a.backend_start")}, a.datname, pg_get_userbyid(NULLIF(a.usesysid, 0)),

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 from django_psycopg_pooled.facts.server import (
     AwaitedLock,
@@ -17,9 +17,7 @@ from django_psycopg_pooled.facts.server import (
 from django_psycopg_pooled.server import Query
 from django_psycopg_pooled.server.blocking import blocking_trees
 from django_psycopg_pooled.server.locks import awaited, strongest_first
-from django_psycopg_pooled.server.statements import FACTS, IDENTITY, SET_UP
-
-T = TypeVar("T")
+from django_psycopg_pooled.server.statements import FACTS, SET_UP
 
 _NAMES = [field.name for field in fields(BackendFacts)]  # FACTS has its columns in this order
 
@@ -30,12 +28,6 @@ def set_up(query: Query) -> None:
     Once for each connection. Not behind a pooler that shares sessions: they would stay.
     """
     query(SET_UP, ())
-
-
-def identity(query: Query) -> tuple[int, int]:
-    """What the session behind *query* is joined by: (pid, backend_start_us). One round trip."""
-    [(pid, started)] = query(IDENTITY, ())
-    return int(pid), int(started)
 
 
 def read_server(
@@ -62,6 +54,7 @@ def read_server(
         server_pid=raw["pid"],
         database=raw["database"],
         version=raw["version"],
+        read_at_us=raw["read_at_us"],
         backends=backends,
         prepared=tuple(PreparedTransaction(*row) for row in raw["prepared"]),
         blocking=trees,
@@ -72,15 +65,6 @@ def read_server(
             *_what_is_between(pooler_between, driver_pid, raw["pid"]),
         ),
     )
-
-
-def joined(facts: ServerFacts, loans: Mapping[tuple[int, int], T]) -> dict[int, T]:
-    """By pid those of *loans*, with (pid, backend_start_us) as keys, whose session is there."""
-    return {
-        b.pid: loans[b.pid, b.backend_start_us]
-        for b in facts.backends
-        if b.backend_start_us is not None and (b.pid, b.backend_start_us) in loans
-    }
 
 
 class _Waits:
