@@ -4,17 +4,23 @@
         DATABASES = {"default": bouncer.django_settings("shop")}
         bouncer.show("POOLS")
 
-Needs the program, which a distribution's package brings. It refuses root, as PostgreSQL does.
+Needs the program, which a distribution's package brings; a newer one comes from
+devtools.newer_pgbouncer. It refuses root, as PostgreSQL does.
 """
 
 import contextlib
 import csv
 import os
+import re
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,12 +28,65 @@ from typing import Any, Self
 from devtools.postgres import SYSTEM_USER, PostgresServer, free_port, given_to
 
 STARTS_WITHIN_S = 10.0
+BUILT = Path(__file__).resolve().parents[1] / ".cache"  # devtools.newer_pgbouncer's, by version
 
 
 def program() -> Path | None:
     """The installed PgBouncer; None if there is none."""
-    found = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    return Path(found) if found else None
+    return next(_installed(), None)
+
+
+@dataclass(frozen=True)
+class Edition:
+    """Versions of PgBouncer that are alike in what a pool meets.
+
+    oldest   the first one
+    end      the first one that is not of them any more
+    missing  what to tell whoever has none
+    """
+
+    name: str
+    oldest: tuple[int, ...]
+    end: tuple[int, ...]
+    missing: str
+
+    def program(self) -> Path | None:
+        """One of these on PATH, else one that was built; None if there is neither."""
+        built = sorted(BUILT.glob("pgbouncer-*/pgbouncer"), key=version, reverse=True)
+        return next((each for each in (*_installed(), *built) if self.has(each)), None)
+
+    def has(self, program: Path) -> bool:
+        """Whether *program* is one of these."""
+        return self.oldest <= version(program) < self.end
+
+
+# 1.20 is neither: it takes settings in the start-up packet, but knows no prepared statements.
+BEFORE_1_20 = Edition(
+    "before-1.20", (0,), (1, 20),
+    "PgBouncer before 1.20 is missing: on Debian 12 'apt-get install pgbouncer' brings it.",
+)  # fmt: skip
+FROM_1_21 = Edition(
+    "from-1.21-on", (1, 21), (sys.maxsize,),
+    "PgBouncer from 1.21 on is missing: 'python3 -m devtools.newer_pgbouncer' builds one; one that"
+    " is on PATH will do.",
+)  # fmt: skip
+
+
+@cache
+def version(program: Path) -> tuple[int, ...]:
+    """Its numbers, such as (1, 24, 1); () if it tells none."""
+    said = subprocess.run(
+        [program, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True
+    ).stdout
+    found = re.search(r"PgBouncer ([\d.]+)", said)
+    return tuple(int(number) for number in found[1].strip(".").split(".")) if found else ()
+
+
+def _installed() -> Iterator[Path]:
+    for folder in (*os.environ.get("PATH", "").split(":"), "/usr/sbin"):
+        found = shutil.which("pgbouncer", path=folder) if folder else None
+        if found:
+            yield Path(found)
 
 
 class PgBouncer:
@@ -35,9 +94,15 @@ class PgBouncer:
 
     host = "127.0.0.1"
 
-    def __init__(self, server: PostgresServer, **options: object) -> None:
-        """*options* are settings of PgBouncer, on top of transaction mode."""
+    def __init__(
+        self, server: PostgresServer, *, program: Path | None = None, **options: object
+    ) -> None:
+        """*options* are settings of PgBouncer, on top of transaction mode.
+
+        program   which one to run; the first that is installed if none is given
+        """
         self.server = server
+        self._program = program
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="dpp-pgbouncer-"))
@@ -72,7 +137,7 @@ class PgBouncer:
 
     def start(self) -> None:
         """Start PgBouncer and wait until it takes connections; 0.1 s."""
-        found = program()
+        found = self._program or program()
         if found is None:
             raise RuntimeError("pgbouncer is not installed: 'apt-get install pgbouncer'.")
         server = self.server
