@@ -1,4 +1,4 @@
-"""Behind a real PgBouncer in transaction mode, of a version without prepared statements.
+"""Behind a real PgBouncer in transaction mode: an old one, and one that knows prepared statements.
 
 PAINS 28 and 33: session settings that reach another client's session, or pin its server; and
 "prepared statement does not exist".
@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 from django.db import Error, connections, models, transaction
 
-from devtools.pgbouncer import PgBouncer, program
+from devtools.pgbouncer import BEFORE_1_20, FROM_1_21, Edition, PgBouncer
 from devtools.postgres import PostgresServer
 from django_psycopg_pooled import pools
 from django_psycopg_pooled.integration.driver import DRIVER
@@ -59,10 +59,18 @@ def telling_server() -> Iterator[PostgresServer]:
         yield server
 
 
+@pytest.fixture(scope="module", params=[BEFORE_1_20, FROM_1_21], ids=lambda edition: edition.name)
+def edition(request: pytest.FixtureRequest) -> Edition:
+    edition: Edition = request.param
+    require(edition.program(), edition.missing)
+    return edition
+
+
 @pytest.fixture(scope="module")
-def bouncer(telling_server: PostgresServer) -> Iterator[PgBouncer]:
-    require(program(), "pgbouncer is missing: 'apt-get install pgbouncer' brings it.")
-    with PgBouncer(telling_server, default_pool_size=SERVERS, server_login_retry=1) as bouncer:
+def bouncer(telling_server: PostgresServer, edition: Edition) -> Iterator[PgBouncer]:
+    with PgBouncer(
+        telling_server, program=edition.program(), default_pool_size=SERVERS, server_login_retry=1
+    ) as bouncer:
         yield bouncer
 
 
@@ -126,6 +134,13 @@ def in_threads(work: Callable[[int], None], count: int) -> None:
         call.join(30)
     for call in calls:
         call.outcome()
+
+
+def test_each_version_is_met(bouncer: PgBouncer, edition: Edition) -> None:
+    """Else the tests below could all run against one of them."""
+    [said] = bouncer.show("VERSION")
+    [minor] = re.findall(r"PgBouncer 1\.(\d+)", said["version"])
+    assert (int(minor) >= 21) == (edition is FROM_1_21)
 
 
 def test_threads_with_transactions_each_see_their_own(bounced: Bounced) -> None:
@@ -246,13 +261,15 @@ def test_each_alias_has_its_own_time_zone_on_shared_sessions(bounced: Bounced) -
     assert bounced.servers() <= SERVERS
 
 
-def test_without_the_option_a_pooler_is_noticed_and_used(
-    bounced: Bounced, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("refused", [{}, {"plan_cache_mode": "auto"}])
+def test_without_the_option_a_pooler_that_refuses_start_up_options_is_noticed_and_used(
+    bounced: Bounced, edition: Edition, refused: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its refusal of start-up options gives it away."""
-    connection = bounced.add({"pooler": ""})
-    assert value(connection, "SELECT 1") == 1
-    assert "set the pool's option `pooler`" in caplog.text
+    """An old one takes none; a newer one those that it keeps for each client, as the time zone."""
+    connection = bounced.add({"pooler": "", **refused}, TIME_ZONE="Asia/Tokyo")
+    assert value(connection, "SHOW TimeZone") == "Asia/Tokyo"
+    noticed = "set the pool's option `pooler`" in caplog.text
+    assert noticed == (edition is BEFORE_1_20 or bool(refused))
 
 
 def test_a_restart_of_pgbouncer_fails_no_request_that_comes_after_it(bounced: Bounced) -> None:

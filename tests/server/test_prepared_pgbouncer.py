@@ -1,22 +1,20 @@
 """Prepared statements behind a real PgBouncer in transaction mode.
 
-Since 1.21 it keeps those of the protocol apart for each client, but not what SQL prepares, so that
-psycopg2 is no better off. An older one, or another first on PATH, is tried as it is.
+From 1.21 on it keeps those of the protocol apart for each client, if it is told how many; what SQL
+prepares it never does, so that psycopg2 is no better off.
 
 PAINS 28: "prepared statement does not exist"; worse, and without an error: another one than meant.
 """
 
 import contextlib
-import re
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
 import pytest
 from django.db import Error, connections, transaction
 
-from devtools.pgbouncer import PgBouncer, program
+from devtools.pgbouncer import BEFORE_1_20, FROM_1_21, PgBouncer
 from devtools.postgres import PostgresServer
 from django_psycopg_pooled import pools
 from django_psycopg_pooled.integration.database_pool import DatabasePool
@@ -29,25 +27,28 @@ SERVERS, CLIENTS, ROUNDS = 2, 4, 40
 COUNT = "SELECT count(*) FROM pg_prepared_statements"
 
 
-def keeps_them_apart() -> bool:
-    """Whether the PgBouncer that is installed does so for this driver."""
-    found = program()
-    if found is None or DRIVER.name != "psycopg":
-        return False
-    said = subprocess.run([found, "--version"], capture_output=True, text=True).stdout
-    version = re.search(r"PgBouncer (\d+)\.(\d+)", said)
-    return version is not None and (int(version[1]), int(version[2])) >= (1, 21)
+# What PgBouncer there is, and what it is told. 1.24 keeps 200 by default, its forerunners none.
+OLD, TOLD, UNTOLD = "before-1.20", "max_prepared_statements", "no-max_prepared_statements"
+KINDS = {
+    OLD: (BEFORE_1_20, {}),
+    TOLD: (FROM_1_21, {"max_prepared_statements": 100}),
+    UNTOLD: (FROM_1_21, {"max_prepared_statements": 0}),
+}
+APART = [TOLD] if DRIVER.name == "psycopg" else []
+MIXING = [kind for kind in KINDS if kind not in APART]
 
 
-APART = keeps_them_apart()
-mixing = pytest.mark.skipif(APART, reason="this PgBouncer keeps prepared statements apart")
-apart = pytest.mark.skipif(not APART, reason="needs PgBouncer >= 1.21 on PATH, and psycopg 3")
+def behind(kinds: Iterable[str]) -> pytest.MarkDecorator:
+    """The test runs behind each of these."""
+    return pytest.mark.parametrize("bouncer", kinds, indirect=True)
 
 
 @pytest.fixture(scope="module")
-def bouncer(server: PostgresServer) -> Iterator[PgBouncer]:
-    require(program(), "pgbouncer is missing: 'apt-get install pgbouncer' brings it.")
-    with PgBouncer(server, default_pool_size=SERVERS) as bouncer:
+def bouncer(server: PostgresServer, request: pytest.FixtureRequest) -> Iterator[PgBouncer]:
+    edition, told = KINDS[request.param]
+    program = edition.program()
+    require(program, edition.missing)
+    with PgBouncer(server, program=program, default_pool_size=SERVERS, **told) as bouncer:
         yield bouncer
 
 
@@ -123,6 +124,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [text for text in caplog.messages if "prepares no statements" in text]
 
 
+@behind(KINDS)
 def test_with_the_option_nothing_is_prepared(
     bounced: Bounced, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -139,7 +141,8 @@ def test_with_the_option_nothing_is_prepared(
     assert warnings(caplog) == []
 
 
-@apart
+@pytest.mark.skipif(not APART, reason="psycopg2 prepares by SQL")
+@behind([TOLD])
 @pytest.mark.parametrize("atomic", [False, True])
 def test_a_pgbouncer_that_keeps_them_apart_serves_prepared_statements(
     bounced: Bounced, caplog: pytest.LogCaptureFixture, atomic: bool
@@ -155,7 +158,7 @@ def test_a_pgbouncer_that_keeps_them_apart_serves_prepared_statements(
     assert warnings(caplog) == []
 
 
-@mixing
+@behind(MIXING)
 def test_without_the_option_no_row_is_wrong_and_autocommit_sees_no_error(
     bounced: Bounced, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -173,7 +176,7 @@ def test_without_the_option_no_row_is_wrong_and_autocommit_sees_no_error(
     assert len(warnings(caplog)) == 1
 
 
-@mixing
+@behind(MIXING)
 def test_without_the_option_the_pooler_is_noticed_before_a_transaction_fails(
     bounced: Bounced, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -187,7 +190,7 @@ def test_without_the_option_the_pooler_is_noticed_before_a_transaction_fails(
     assert hits(connection) == 0
 
 
-@mixing
+@behind(MIXING)
 def test_a_pool_beside_the_pooler_goes_on_preparing(bounced: Bounced) -> None:
     """The warning is about one alias; the other one is connected to the server itself."""
     behind = bounced.through()
