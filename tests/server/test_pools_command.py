@@ -329,9 +329,12 @@ def test_queries_of_all_processes_are_added_up(shop: Shop) -> None:
     assert most["calls"] >= 20
     assert "pg_backend_pid()" in most["text"]
     assert "project_ask.py" in most["callers"][0]["text"]
+    assert most["percentiles_at_most"] is False
+    assert most["min_s"] <= most["p50_s"] <= most["p95_s"] <= most["p99_s"] <= most["max_s"]
     text = shop.pools("queries").stdout
     assert "statements by total_time" in text
-    assert "Of 2 processes" in text
+    assert "Of 2 processes." in text
+    assert "<=" not in text
 
 
 def test_what_is_prepared_is_told_with_its_figures(shop: Shop) -> None:
@@ -460,7 +463,8 @@ def statement(**changes: Any) -> dict[str, Any]:
 def test_two_processes_figures_of_a_statement_become_one() -> None:
     one = statement(calls=2, total_s=4.0, mean_s=2.0, min_s=1.0, max_s=3.0, p95_s=2.5)
     other = statement(calls=6, total_s=6.0, mean_s=1.0, min_s=0.5, max_s=9.0, p95_s=2.0)
-    [facts] = together([one, other], "total_time", 5)
+    [facts], at_most = together([one, other], "total_time", 5)
+    assert at_most == {facts.text}  # neither has told its durations
     assert (facts.calls, facts.total_s, facts.mean_s) == (8, 10.0, 1.25)
     assert (facts.min_s, facts.max_s, facts.p95_s) == (0.5, 9.0, 2.5)
     assert facts.errors_by_sqlstate == {"57014": 2}
@@ -472,8 +476,8 @@ def test_the_statements_that_have_most_come_first() -> None:
     frequent = statement(text="a", calls=9, total_s=1.0)
     costly = statement(text="b", calls=1, total_s=9.0)
     for by, text in (("calls", "a"), ("total_time", "b")):
-        [most] = together([frequent, costly], by, 1)
-        assert most.text == text
+        [most], at_most = together([frequent, costly], by, 1)
+        assert (most.text, at_most) == (text, frozenset())
 
 
 def test_prepared_statements_are_told_with_reasons_in_80_columns() -> None:

@@ -1,5 +1,6 @@
 """Durations in buckets: what percentiles say, and that they can be added up."""
 
+import json
 import math
 import random
 
@@ -67,6 +68,20 @@ def test_a_copy_of_the_buckets_makes_the_same_histogram_of_its_own() -> None:
     second.record(0.001)
     assert sum(first.buckets.values()) == 2
     assert sum(second.buckets.values()) == 3
+
+
+def test_another_process_makes_the_same_histogram_of_its_json() -> None:
+    first = _of(0.001, 0.001, 3.0)
+    told = json.loads(json.dumps(first.as_json()))
+    assert len(told["buckets"]) == 2  # empty ones are not told
+    second = Histogram.of_json(told)
+    assert second is not None
+    assert second.buckets == first.buckets
+
+
+@pytest.mark.parametrize("told", [None, 7, {}, {"scale": 4, "buckets": {"0": 1}}])
+def test_of_no_histogram_or_one_with_other_buckets_none_is_made(told: object) -> None:
+    assert Histogram.of_json(told) is None
 
 
 @pytest.mark.parametrize("percent", [-1, 101, math.nan])

@@ -96,7 +96,17 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "backends": ({"integration"}, {"django"}),
     "checks": ({"control", "errors", "options", "integration"}, {"django"}),
     "management": (
-        {"version", "clock", "control", "integration", "facts", "tables", "server", "statements"},
+        {
+            "version",
+            "clock",
+            "control",
+            "integration",
+            "facts",
+            "tables",
+            "server",
+            "statements",
+            "stats",
+        },
         {"django"},
     ),
     "apps": ({"checks", "integration", "management"}, {"django"}),

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from django_psycopg_pooled.facts.prepared import PreparedFacts
 from django_psycopg_pooled.facts.queries import CallerShare, QueryFacts
 from django_psycopg_pooled.management.fleet import Choice, Facts, Fleet, ask
+from django_psycopg_pooled.management.percentiles import Percentiles
 from django_psycopg_pooled.management.result import Result
 from django_psycopg_pooled.management.text import table, wrapped
 from django_psycopg_pooled.tables.queries import query_table, short_duration
@@ -15,9 +16,10 @@ from django_psycopg_pooled.tables.queries import query_table, short_duration
 SUMS = (
     "calls", "errors", "rows", "total_s", "waited_s", "plain_calls", "prepared_calls", "n_plus_one",
 )  # fmt: skip
-MOSTS = ("max_s", "p50_s", "p95_s", "p99_s", "n_plus_one_most", "last_seen")
+MOSTS = ("max_s", "n_plus_one_most", "last_seen")  # percentiles: see Percentiles
 LEASTS = ("min_s", "first_seen")
 RANKED_BY = {"total_time": "total_s", "mean": "mean_s", "p95": "p95_s"}  # else as the field
+UP_TO = "<=: a process of an older version has told too little; that much at most."
 MANY = 10  # times as many are asked of each process: what is rare in one may be frequent in all
 
 T = TypeVar("T")
@@ -27,24 +29,33 @@ def queries(choice: Choice, count: int, by: str) -> Result:
     """The statements that have most of *by*, as RANKS names it."""
     fleet = ask("queries", choice, n=count * MANY, by=by)
     told = [statement for _, pool in fleet.pools() for statement in pool["statements"]]
-    most = together(told, by, count)
-    lines = query_table(_names(fleet), by, _longest(fleet), most).splitlines()
+    most, at_most = together(told, by, count)
+    lines = query_table(_names(fleet), by, _longest(fleet), most, at_most).splitlines()
     if len(fleet.processes) > 1:
-        note = f"Of {len(fleet.processes)} processes; p95 is the worst of them."
-        lines += ["", note]
-    facts = {"statements": list(map(asdict, most)), "errors": fleet.as_json()["errors"]}
+        lines += ["", f"Of {len(fleet.processes)} processes."]
+    if at_most:
+        lines += ["", UP_TO]
+    statements = [{**asdict(one), "percentiles_at_most": one.text in at_most} for one in most]
+    facts = {"statements": statements, "errors": fleet.as_json()["errors"]}
     return Result([*lines, *_silent(fleet)], facts, wrong=bool(fleet.errors))
 
 
-def together(told: Iterable[Facts], by: str, count: int) -> list[QueryFacts]:
-    """What several pools *told* of their statements as one, those first that have most of *by*."""
+def together(told: Iterable[Facts], by: str, count: int) -> tuple[list[QueryFacts], frozenset[str]]:
+    """What several pools *told* of their statements as one, those first that have most of *by*.
+
+    And the texts of those of which it is only known what their percentiles are at most.
+    """
     found: dict[str, QueryFacts] = {}
+    percentiles: dict[str, Percentiles] = {}
     for statement in told:
         facts = _query_facts(statement)
         known = found.get(facts.text)
         found[facts.text] = _merged(known, facts) if known else facts
+        percentiles.setdefault(facts.text, Percentiles()).add(facts, statement.get("durations"))
+    whole = [percentiles[text].of(facts) for text, facts in found.items()]
     field = RANKED_BY.get(by, by)
-    return sorted(found.values(), key=lambda facts: -getattr(facts, field))[:count]
+    most = sorted(whole, key=lambda facts: -getattr(facts, field))[:count]
+    return most, frozenset(facts.text for facts in most if percentiles[facts.text].at_most)
 
 
 def prepared(choice: Choice, width: int) -> Result:

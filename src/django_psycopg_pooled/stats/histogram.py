@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from math import ceil, log2
+from typing import Any
 
 SCALE = 3
 _PER_OCTAVE = 2**SCALE
@@ -39,6 +40,20 @@ class Histogram:
         """Add what *other* has counted; exact, in any order."""
         for bucket, count in other.buckets.items():
             self.buckets[bucket] = self.buckets.get(bucket, 0) + count
+
+    def as_json(self) -> dict[str, Any]:
+        """What of_json() takes. Only buckets that are not empty: some dozens of a statement's."""
+        return {"scale": SCALE, "buckets": self.buckets}
+
+    @classmethod
+    def of_json(cls, told: object) -> "Histogram | None":
+        """What as_json() has told another process, whose keys JSON has made texts.
+
+        None for anything else: no histogram, or one of a version with other buckets.
+        """
+        if not isinstance(told, Mapping) or told.get("scale") != SCALE:
+            return None
+        return cls({int(bucket): count for bucket, count in told["buckets"].items()})
 
     def percentile(self, percent: float) -> float:
         """The duration, in seconds, that *percent* of all were not longer than; 0.0 if it is empty.

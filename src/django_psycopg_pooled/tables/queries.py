@@ -4,7 +4,7 @@ import dataclasses
 import json
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from django_psycopg_pooled.facts.queries import CallerShare, QueryFacts
 from django_psycopg_pooled.tables.pool import duration
@@ -12,13 +12,21 @@ from django_psycopg_pooled.tables.pool import duration
 WIDTH = 80
 HEADER = ("calls", "total", "mean", "p95", "rows", "errors")
 _WIDTHS = (12, 10, 10, 10, 12, 8)
+_WIDTHS_AT_MOST = (12, 10, 10, 12, 12, 8)
+AT_MOST = "<="
 _LINES = 2  # of a statement's text
 _NAMED = 2  # callers, and works
 # Django names every column, which is more than anybody reads.
 _COLUMNS = re.compile(r"\A(SELECT (?:DISTINCT )?).{24,}?( FROM )", re.IGNORECASE)
 
 
-def query_table(pool: str, by: str, period_s: float, queries: Sequence[QueryFacts]) -> str:
+def query_table(
+    pool: str,
+    by: str,
+    period_s: float,
+    queries: Sequence[QueryFacts],
+    at_most: Collection[str] = (),
+) -> str:
     """Each statement's figures, text, callers and suspects. At most 80 columns but for long names.
 
     Pool 'default': statements by total_time, of the last 4 min
@@ -29,12 +37,16 @@ def query_table(pool: str, by: str, period_s: float, queries: Sequence[QueryFact
     by shop/views.py:88 in checkout (92 %), shop/mail.py:7 in send (8 %)
     in GET /orders/<int:pk>/ (100 %)
     N+1: executed too often in 12 requests or tasks; 240 times in one
+
+    at_most   texts of those whose p95 is not known better than that: it is told as "<=31.0 ms"
     """
     lines = [f"Pool {pool!r}: statements by {by}, of the last {duration(period_s)}"]
+    widths = _WIDTHS_AT_MOST if at_most else _WIDTHS
     if queries:
-        lines += ["", _row(HEADER)]
+        lines += ["", _row(HEADER, widths)]
     for facts in queries:
-        lines += [_row(_cells(facts)), *_about(facts)]
+        sign = AT_MOST if facts.text in at_most else ""
+        lines += [_row(_cells(facts, sign), widths), *_about(facts)]
     return "\n".join(lines)
 
 
@@ -50,19 +62,19 @@ def short_duration(seconds: float) -> str:
     return f"{seconds * 1e3:.1f} ms" if seconds < 0.999_95 else duration(seconds)
 
 
-def _cells(facts: QueryFacts) -> tuple[str, ...]:
+def _cells(facts: QueryFacts, sign: str) -> tuple[str, ...]:
     return (
         f"{facts.calls:,}",
         short_duration(facts.total_s),
         short_duration(facts.mean_s),
-        short_duration(facts.p95_s),
+        sign + short_duration(facts.p95_s),
         f"{facts.rows:,}",
         f"{facts.errors:,}",
     )
 
 
-def _row(cells: Sequence[str]) -> str:
-    return "".join(cell.rjust(width) for cell, width in zip(cells, _WIDTHS, strict=True))
+def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
 
 
 def _about(facts: QueryFacts) -> list[str]:
