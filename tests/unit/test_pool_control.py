@@ -1,8 +1,11 @@
 """What an operator does to a running pool."""
 
+import logging
+
 import pytest
 
 from django_psycopg_pooled.errors import OptionsError, PoolTimeout
+from django_psycopg_pooled.pool.entry import Lease
 from tests.unit.scripted_pool import ScriptedPool, audit
 
 
@@ -158,3 +161,116 @@ def test_as_table_shows_each_connection_and_who_has_it() -> None:
         "2  lent        10002  0.0 s  3 min     2  MainThread\n"
         "   idle"
     )
+
+
+# ---- what the very next return heeds, however many before it had nothing to see to
+
+
+def lent_by_a_calm_pool(scripted: ScriptedPool, count: int) -> list[Lease]:
+    """Loans of a pool whose returns have nothing to see to."""
+    scripted.warm(count)
+    scripted.warm(count)
+    leases = [scripted.pool.checkout() for _ in range(count)]
+    assert scripted.pool._core.ledger.calm
+    return leases
+
+
+def test_the_next_return_serves_who_has_begun_to_wait() -> None:
+    scripted = ScriptedPool(max_size=2)
+    one, two = lent_by_a_calm_pool(scripted, 2)
+    before = scripted.clock.now
+    scripted.at(1, lambda: scripted.pool.checkin(one))
+    assert scripted.pool.checkout().connection is one.connection
+    scripted.at(1, lambda: scripted.pool.checkin(two))
+    assert scripted.pool.checkout().connection is two.connection
+    assert scripted.clock.now - before == pytest.approx(2)
+    audit(scripted.pool)
+
+
+def test_the_returns_after_pause_tell_it_when_all_have_come_back() -> None:
+    scripted = ScriptedPool()
+    before = scripted.clock.now
+    for number, lease in enumerate(lent_by_a_calm_pool(scripted, 3), 1):
+        scripted.at(number, lambda lease=lease: scripted.pool.checkin(lease))  # type: ignore[misc]
+    assert scripted.pool.pause(timeout=60)
+    assert scripted.clock.now - before == pytest.approx(3)
+    audit(scripted.pool)
+
+
+def test_the_returns_after_close_close_what_comes_back() -> None:
+    scripted = ScriptedPool()
+    leases = lent_by_a_calm_pool(scripted, 2)
+    scripted.pool.close()
+    for lease in leases:
+        scripted.pool.checkin(lease)
+        assert lease.connection.closed
+    assert scripted.counts() == {}
+
+
+def test_the_returns_after_a_smaller_max_size_close_what_is_too_much() -> None:
+    scripted = ScriptedPool(max_size=3)
+    leases = lent_by_a_calm_pool(scripted, 3)
+    scripted.pool.configure(max_size=1)
+    for lease in leases:
+        scripted.pool.checkin(lease)
+    assert [lease.connection.closed for lease in leases] == [True, True, False]
+    audit(scripted.pool)
+
+
+def test_the_returns_after_drain_replace_what_was_lent_and_no_more() -> None:
+    scripted = ScriptedPool()
+    leases = lent_by_a_calm_pool(scripted, 2)
+    scripted.pool.drain()
+    for lease in leases:
+        scripted.pool.checkin(lease)
+        assert lease.connection.closed
+    scripted.warm(1)
+    assert scripted.counts() == {"idle": 1}
+
+
+def test_the_return_of_a_loan_that_was_told_to_last_too_long_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING)
+    scripted = ScriptedPool(leak_threshold=10)
+    late, other = lent_by_a_calm_pool(scripted, 2)
+    scripted.clock.advance(9)
+    scripted.pool.checkin(other)
+    assert scripted.pool._core.ledger.calm
+    scripted.clock.advance(2)
+    assert "has been lent for" in caplog.text
+    scripted.warm(1)  # must not make the pool forget that one is to be told of
+    assert "was given back" not in caplog.text
+    scripted.pool.checkin(late)
+    assert caplog.text.count("was given back after 11.0 s") == 1
+
+
+def test_the_return_after_a_housekeeping_that_found_all_lent_has_it_come_again() -> None:
+    scripted = ScriptedPool(max_idle=60)
+    leases = lent_by_a_calm_pool(scripted, 2)
+    scripted.clock.advance(600)
+    for lease in leases:
+        scripted.pool.checkin(lease)
+    scripted.clock.advance(59)
+    assert scripted.counts() == {"idle": 2}
+    scripted.clock.advance(2)
+    assert scripted.counts() == {}
+
+
+def test_the_return_after_a_shorter_idle_limit_was_set_has_it_heeded() -> None:
+    scripted = ScriptedPool(max_idle=600)
+    leases = lent_by_a_calm_pool(scripted, 2)
+    scripted.pool.configure(max_idle=30)
+    for lease in leases:
+        scripted.pool.checkin(lease)
+    scripted.clock.advance(31)
+    assert scripted.counts() == {}
+
+
+def test_the_return_of_an_evicted_connection_closes_it_in_a_calm_pool_too() -> None:
+    scripted = ScriptedPool()
+    one, two = lent_by_a_calm_pool(scripted, 2)
+    scripted.pool.evict(one)
+    scripted.pool.checkin(one)
+    scripted.pool.checkin(two)
+    assert (one.connection.closed, two.connection.closed) == (True, False)

@@ -1,10 +1,13 @@
 """Lending and taking back, in one thread and without a server."""
 
+import threading
+from typing import Any
+
 import pytest
 
-from django_psycopg_pooled.drivers.protocol import TransactionStatus
+from django_psycopg_pooled.drivers.protocol import TransactionStatus, Watch
 from django_psycopg_pooled.errors import NotBorrowed, PoolClosed, PoolTimeout, TooManyRequests
-from django_psycopg_pooled.pool.entry import Entry
+from django_psycopg_pooled.pool.entry import Entry, Lease
 from django_psycopg_pooled.pool.states import IllegalMove, State
 from django_psycopg_pooled.pool.waiter import Waiter
 from django_psycopg_pooled.testing import ScriptedDriver
@@ -288,3 +291,201 @@ def test_without_threads_a_return_that_comes_while_one_asks_for_a_connect_is_not
     monkeypatch.setattr(scripted.pool._opener, "open_for", return_first)
     assert scripted.pool.checkout(timeout=1).connection is lease.connection
     audit(scripted.pool)
+
+
+# ---- a Lease that is used again
+
+
+def test_a_lease_used_again_is_the_same_object_with_a_new_loan() -> None:
+    scripted = ScriptedPool()
+    scripted.warm(1)
+    lease = scripted.pool.checkout(bound=True)
+    old = Lease.present(lease.entry, lease.holder)
+    assert (lease.ended, old.ended) == (False, False)
+    scripted.pool.checkin(lease)
+    assert (lease.ended, old.ended) == (True, True)
+    assert scripted.pool.checkout(bound=True, lease=lease) is lease
+    assert (lease.ended, old.ended) == (False, True)
+    assert lease.number != old.number
+    scripted.pool.checkin(old)  # as late as can be
+    assert scripted.counts() == {"lent": 1}
+    scripted.pool.checkin(lease)
+    scripted.pool.checkin(lease)
+    assert scripted.counts() == {"idle": 1}
+    assert scripted.pool.get_stats()["requests_num"] == 3
+    audit(scripted.pool)
+
+
+def test_a_lease_used_again_has_the_connection_of_its_new_loan() -> None:
+    scripted = ScriptedPool()
+    scripted.warm(2)
+    lease = scripted.pool.checkout()
+    assert lease.connection.number == 2
+    scripted.pool.checkin(lease)
+    taken = scripted.pool.checkout()
+    assert scripted.pool.checkout(lease=lease).connection.number == 1
+    assert not taken.ended
+    scripted.pool.checkin(lease)
+    assert not taken.ended
+    assert scripted.counts() == {"idle": 1, "lent": 1}
+
+
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_lease_used_again_is_bound_only_if_its_new_loan_is(bound: bool) -> None:
+    scripted = ScriptedPool()
+    lease = scripted.pool.checkout(bound=not bound)
+    scripted.pool.checkin(lease)
+    assert scripted.pool.checkout(bound=bound, lease=lease).entry.bound is bound
+
+
+def test_a_lease_is_used_again_by_a_request_that_has_to_wait() -> None:
+    scripted = ScriptedPool(max_size=1)
+    lease = scripted.pool.checkout()
+    scripted.pool.checkin(lease)
+    other = scripted.pool.checkout()
+    scripted.at(2, lambda: scripted.pool.checkin(other))
+    assert scripted.pool.checkout(lease=lease) is lease
+    assert (lease.ended, other.ended) == (False, True)
+    scripted.pool.checkin(lease)
+    assert scripted.counts() == {"idle": 1}
+    audit(scripted.pool)
+
+
+def test_a_lease_is_used_again_where_its_old_connection_has_died() -> None:
+    scripted = ScriptedPool()
+    lease = scripted.pool.checkout()
+    scripted.pool.checkin(lease)
+    lease.connection.dead = True
+    assert scripted.pool.checkout(lease=lease) is lease
+    assert lease.connection.number == 2
+    assert not lease.ended
+    assert scripted.counts() == {"lent": 1}
+
+
+def test_a_lease_that_waited_in_vain_holds_nothing_and_may_be_used_again() -> None:
+    scripted = ScriptedPool(max_size=1)
+    lease = scripted.pool.checkout()
+    scripted.pool.checkin(lease)
+    other = scripted.pool.checkout()
+    with pytest.raises(PoolTimeout):
+        scripted.pool.checkout(timeout=1, lease=lease)
+    assert lease.ended
+    scripted.pool.checkin(lease)
+    assert not other.ended
+    scripted.pool.checkin(other)
+    assert not scripted.pool.checkout(lease=lease).ended
+
+
+def test_a_lease_of_one_pool_is_used_again_in_another() -> None:
+    one, two = ScriptedPool(), ScriptedPool()
+    two.warm(1)
+    lease = one.pool.checkout()
+    one.pool.checkin(lease)
+    others = one.pool.checkout()
+    two.pool.checkout(lease=lease)
+    assert lease.connection in two.driver.opened
+    two.pool.checkin(lease)
+    assert not others.ended
+    assert (one.counts(), two.counts()) == ({"lent": 1}, {"idle": 1})
+    two.pool.close()
+    one.pool.checkin(others)
+    assert one.pool.checkout(lease=lease).connection in one.driver.opened
+
+
+# ---- what a loan begins and ends with
+
+
+def test_each_loan_knows_how_long_it_was_waited_for_and_nothing_of_the_one_before() -> None:
+    scripted = ScriptedPool(max_size=1)
+    lease = scripted.pool.checkout()
+    session = lease.entry.session
+    session.last = "where the last one executed something"
+    scripted.at(2, lambda: scripted.pool.checkin(lease))
+    again = scripted.pool.checkout()
+    assert again.entry.session is session
+    assert (session.waited, session.last) == (2.0, None)
+    session.last = "where this one did"
+    scripted.pool.checkin(again)
+    scripted.pool.checkout()
+    assert (session.waited, session.last) == (0.0, None)
+
+
+def test_the_look_at_the_socket_before_a_loan_waits_for_nothing() -> None:
+    looks: list[int] = []
+
+    class Driver(ScriptedDriver):
+        def watch(self, connection: Any) -> Watch:
+            return lambda ms: bool(looks.append(ms))  # type: ignore[func-returns-value]
+
+    scripted = ScriptedPool(Driver())
+    scripted.warm(1)
+    scripted.warm(1)
+    assert set(looks) == {0}
+
+
+def test_what_was_used_within_check_idle_is_lent_unchecked_and_at_its_end_it_is_checked() -> None:
+    scripted = ScriptedPool(check_idle=30, min_size=1)
+    scripted.warm(1)
+    scripted.clock.advance(29.9)
+    scripted.warm(1)  # in line
+    scripted.clock.advance(29.9)
+    scripted.warm(1)
+    assert scripted.driver.count("check") == 0
+    scripted.clock.advance(30)
+    scripted.warm(1)
+    assert scripted.driver.count("check") == 1
+
+
+def test_one_that_would_be_fresh_beyond_its_lifetime_is_not_lent_after_it() -> None:
+    scripted = ScriptedPool(check_idle=1e6, max_idle=1e6, max_lifetime=3600, max_lifetime_jitter=0)
+    scripted.warm(2)
+    scripted.warm(2)  # returns in line
+    for entry in scripted.pool._core.ledger.entries:
+        assert entry.fresh_until == entry.retire_at
+    scripted.clock.now += 3600  # and the housekeeper is late
+    assert scripted.pool.checkout().connection.number == 3
+
+
+def test_the_statistics_count_loans_in_line_as_all_others() -> None:
+    scripted = ScriptedPool()
+    scripted.warm(2)
+    scripted.warm(2)
+    before = scripted.pool.get_stats()
+    counters = scripted.pool._core.counters
+    loans = counters.loans_num
+    for seconds in (1, 2):
+        lease = scripted.pool.checkout()
+        scripted.clock.advance(seconds)
+        assert scripted.pool._core.ledger.calm
+        scripted.pool.checkin(lease)
+    after = scripted.pool.get_stats()
+    assert after["usage_ms"] - before["usage_ms"] == 3000
+    assert after["requests_num"] - before["requests_num"] == 2
+    assert counters.loans_num - loans == 2
+    # Since when it is idle, and known to be alive.
+    assert (lease.entry.since, lease.entry.proven_at) == (scripted.clock.now, scripted.clock.now)
+
+
+def test_after_a_dead_connection_was_replaced_by_an_idle_one_min_size_is_filled_again() -> None:
+    scripted = ScriptedPool(min_size=2)
+    scripted.warm(2)
+    scripted.clock.advance(0.001)
+    scripted.driver.opened[-1].dead = True
+    assert scripted.pool.checkout().connection.number == 1
+    scripted.clock.advance(0.001)
+    assert scripted.counts() == {"idle": 1, "lent": 1}
+
+
+def test_a_pin_holds_in_its_thread_and_may_be_nested() -> None:
+    scripted = ScriptedPool()
+    seen: list[bool] = []
+    assert not scripted.pool.pinned
+    with scripted.pool.pin():
+        with scripted.pool.pin():
+            assert scripted.pool.pinned
+        assert scripted.pool.pinned
+        thread = threading.Thread(target=lambda: seen.append(scripted.pool.pinned))
+        thread.start()
+        thread.join(5)
+    assert seen == [False]
+    assert not scripted.pool.pinned
