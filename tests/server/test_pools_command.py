@@ -15,7 +15,7 @@ import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,6 @@ from django.test import override_settings
 from devtools.postgres import PostgresServer
 from django_psycopg_pooled.facts.prepared import PreparedFacts
 from django_psycopg_pooled.facts.queries import QueryFacts
-from django_psycopg_pooled.facts.server import BackendFacts
 from django_psycopg_pooled.management.commands.pools import Command
 from django_psycopg_pooled.management.fleet import Fleet
 from django_psycopg_pooled.management.incidents import incident_lines
@@ -37,6 +36,7 @@ from django_psycopg_pooled.management.status import status_lines, status_result
 from tests.server.databases import Databases
 from tests.server.processes import Program, project_environ
 from tests.server.support import DATABASE, eventually, require, wrapper
+from tests.server.test_blocking import Session
 from tests.server.test_control_socket import CONTROLLED
 
 # A view that calls a slow service inside a transaction; another that waits for its row.
@@ -68,7 +68,7 @@ def refill(request):
     return JsonResponse({"pid": os.getpid()})
 
 def starve(request):
-    leases = []
+    leases = [pools["default"].checkout()]  # a test before this may have left none open
     try:
         while True:
             leases.append(pools["default"].checkout(timeout=0))
@@ -107,7 +107,9 @@ def checked(said: Said, ended: int, code: int, arguments: tuple[str, ...]) -> Sa
     assert ended == code, said
     assert "Traceback" not in said.stderr
     assert "\x1b" not in said.stdout
-    assert max(map(len, said.stdout.splitlines() or [""])) <= 80 or "--json" in arguments
+    # What somebody looks for is not cut.
+    whole = "--json" in arguments or "idle" in arguments
+    assert max(map(len, said.stdout.splitlines() or [""])) <= 80 or whole
     return said
 
 
@@ -303,6 +305,26 @@ def test_who_is_idle_in_a_transaction_is_named_by_its_lines(shop: Shop) -> None:
         assert "999" in shop.pools("idle", "--older-than", "999").stdout
 
 
+def test_what_is_idle_is_cut_to_the_terminal_and_whole_where_there_is_none(shop: Shop) -> None:
+    session = Session(shop.server)
+    name = "a_long_name" * 5
+    try:
+        session.run(f'SELECT 1 AS "{name}", 2 AS "{name}"')
+        eventually(lambda: "idle in" in "".join(shop.psql("SELECT state FROM pg_stat_activity")))
+        text = shop.pools("idle", "--older-than", "0", code=1).stdout
+        assert f'  last: SELECT ? AS "{name}", ? AS "{name}"\n' in text
+        for columns in (60, 100):
+            terminal = Terminal(shop, "idle", "--older-than", "0", COLUMNS=str(columns))
+            terminal.read_until(b"last: ")
+            assert terminal.end() == 1
+            lines = terminal.output.decode().splitlines()
+            [last] = [line for line in lines if line.startswith("  last: ")]
+            assert len(last) == columns
+            assert last.endswith("..")
+    finally:
+        session.close()
+
+
 def test_who_blocks_whom_is_a_tree_with_lines_and_can_be_ended(shop: Shop) -> None:
     assert "No session waits" in shop.pools("blocking").stdout
     with holding_its_row(shop) as pid:
@@ -445,12 +467,7 @@ def test_long_names_are_cut_where_there_is_no_room_and_whole_where_there_is() ->
     assert ".." in narrow[1]
     assert ".." not in wide[1]
     assert "\x1b" not in "".join(narrow + wide)
-
-
-def backend_facts(**changes: Any) -> BackendFacts:
-    """A session of which little is known."""
-    known = {field.name: None for field in fields(BackendFacts) if field.default is MISSING}
-    return BackendFacts(**{**known, **changes})
+    assert status_lines(facts, None) == wide  # without a terminal
 
 
 def statement(**changes: Any) -> dict[str, Any]:

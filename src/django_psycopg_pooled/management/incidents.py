@@ -5,13 +5,13 @@ from datetime import datetime
 
 from django_psycopg_pooled.management.fleet import Choice, Facts, ask
 from django_psycopg_pooled.management.result import Result
-from django_psycopg_pooled.management.text import cut, printable, wrapped
+from django_psycopg_pooled.management.text import Width, cut, printable, wrapped
 from django_psycopg_pooled.tables.pool import duration
 
 LOANS = 3  # of one incident; the rest is in the JSON
 
 
-def incidents(choice: Choice, width: int) -> Result:
+def incidents(choice: Choice, width: Width) -> Result:
     """The latest first."""
     fleet = ask("incidents", choice)
     silent = [f"! {pid}: {error}." for pid, error in fleet.errors.items()]
@@ -26,7 +26,7 @@ def incidents(choice: Choice, width: int) -> Result:
     return Result([*incident_lines(told, width), *silent], facts, wrong=bool(fleet.errors))
 
 
-def incident_lines(told: Sequence[Facts], width: int) -> list[str]:
+def incident_lines(told: Sequence[Facts], width: Width) -> list[str]:
     """Some lines each:
 
     2026-11-23 14:02:11  pool timeout: process 4711 gunicorn, pool default

@@ -15,7 +15,7 @@ from django_psycopg_pooled.integration.registry import pools
 from django_psycopg_pooled.management.fleet import Choice, Facts, Unreachable, ask
 from django_psycopg_pooled.management.process import pool_name
 from django_psycopg_pooled.management.result import Refusal, Result
-from django_psycopg_pooled.management.text import cut, printable, wrapped
+from django_psycopg_pooled.management.text import Width, cut, printable, wrapped
 from django_psycopg_pooled.server import Query
 from django_psycopg_pooled.server.actions import terminate as end_session
 from django_psycopg_pooled.server.joining import Claim, joined
@@ -33,7 +33,7 @@ PLACES = {
 }
 
 
-def idle(choice: Choice, alias: str | None, older_than: float, width: int) -> Result:
+def idle(choice: Choice, alias: str | None, older_than: float, width: Width) -> Result:
     """Sessions that are idle in a transaction for *older_than* seconds or longer."""
     with _server(alias) as (_, facts):
         pass
@@ -54,7 +54,7 @@ def idle(choice: Choice, alias: str | None, older_than: float, width: int) -> Re
     return Result(lines, {"sessions": told, "problems": list(facts.problems)}, wrong=bool(found))
 
 
-def blocking(choice: Choice, alias: str | None, older_than: float, width: int) -> Result:
+def blocking(choice: Choice, alias: str | None, older_than: float, width: Width) -> Result:
     """Who waits for whose locks; wrong if one waits for *older_than* seconds or longer."""
     with _server(alias) as (_, facts):
         pass
@@ -71,7 +71,7 @@ def terminate(
     choice: Choice,
     alias: str | None,
     pid: int,
-    width: int,
+    width: Width,
     agrees: Callable[[Sequence[str]], bool],
 ) -> Result:
     """End the session *pid* if *agrees*, shown what it is, says so and it has done nothing since.
@@ -161,7 +161,7 @@ def _loans(
     return found, [f"Without process {pid}: {error}." for pid, error in fleet.errors.items()]
 
 
-def _idle_lines(backend: BackendFacts, loan: Facts | None, width: int) -> list[str]:
+def _idle_lines(backend: BackendFacts, loan: Facts | None, width: Width) -> list[str]:
     """One session:
 
     4711  idle in transaction for 41.2 s; transaction 44.0 s; user shop, web-1

@@ -9,7 +9,7 @@ from django_psycopg_pooled.facts.queries import CallerShare, QueryFacts
 from django_psycopg_pooled.management.fleet import Choice, Facts, Fleet, ask
 from django_psycopg_pooled.management.percentiles import Percentiles
 from django_psycopg_pooled.management.result import Result
-from django_psycopg_pooled.management.text import table, wrapped
+from django_psycopg_pooled.management.text import Width, table, wrapped
 from django_psycopg_pooled.tables.queries import query_table, short_duration
 
 # How two processes' figures become one, by field; the texts are the same.
@@ -58,7 +58,7 @@ def together(told: Iterable[Facts], by: str, count: int) -> tuple[list[QueryFact
     return most, frozenset(facts.text for facts in most if percentiles[facts.text].at_most)
 
 
-def prepared(choice: Choice, width: int) -> Result:
+def prepared(choice: Choice, width: Width) -> Result:
     """What is prepared, denied and demoted, and why."""
     fleet = ask("prepared", choice)
     found: dict[tuple[str, str], PreparedFacts] = {}
@@ -73,7 +73,7 @@ def prepared(choice: Choice, width: int) -> Result:
     return Result(lines, told, wrong=bool(fleet.errors))
 
 
-def prepared_lines(found: Sequence[PreparedFacts], width: int) -> list[str]:
+def prepared_lines(found: Sequence[PreparedFacts], width: Width) -> list[str]:
     """A line of figures each, its text, and why it is denied or demoted.
 
     state     hits  connections    plain  prepared

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from django_psycopg_pooled.management.fleet import Facts, Fleet
 from django_psycopg_pooled.management.result import Result
-from django_psycopg_pooled.management.text import table, wrapped
+from django_psycopg_pooled.management.text import Width, table, wrapped
 from django_psycopg_pooled.tables.pool import duration
 
 HEADER = ("pid", "program", "pool", "lent", "idle", "size", "waiting", "longest", "up")
@@ -12,14 +12,14 @@ LEFT = (1, 2)
 WRONG = "! "  # before each line that tells of something wrong
 
 
-def status_result(fleet: Fleet, width: int) -> Result:
+def status_result(fleet: Fleet, width: Width) -> Result:
     """All pools, and what is wrong with them."""
     found = problems(fleet)
     facts = {**fleet.as_json(), "problems": found}
     return Result(status_lines(fleet, width), facts, wrong=bool(found))
 
 
-def status_lines(fleet: Fleet, width: int) -> list[str]:
+def status_lines(fleet: Fleet, width: Width) -> list[str]:
     """The table, and under it what problems() tells.
 
         pid  program   pool     lent  idle  size  waiting  longest   up

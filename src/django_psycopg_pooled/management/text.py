@@ -1,10 +1,13 @@
-"""Text that fits a terminal."""
+"""Text that fits a terminal; elsewhere nothing is cut, for programs look for what it says."""
 
 import textwrap
 from collections.abc import Sequence
 
 CUT = ".."
+PAGE = 80  # columns of sentences where there is no terminal
 NARROWEST = 6  # what is left of a cell that may be cut
+
+Width = int | None  # a terminal's columns; None without one
 
 
 def printable(text: str) -> str:
@@ -12,21 +15,21 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def cut(text: str, width: int, *, keep_end: bool = False) -> str:
+def cut(text: str, width: Width, *, keep_end: bool = False) -> str:
     """*text*, or as much of it as fits; of a path the end says more."""
-    if len(text) <= width:
+    if width is None or len(text) <= width:
         return text
     return CUT + text[len(text) - width + 2 :] if keep_end else text[: width - 2] + CUT
 
 
-def table(rows: Sequence[Sequence[str]], width: int, *, left: Sequence[int]) -> list[str]:
+def table(rows: Sequence[Sequence[str]], width: Width, *, left: Sequence[int]) -> list[str]:
     """Rows of one length as lines of at most *width* columns; the first row is the header.
 
     left   the columns that are aligned to the left; these are cut where there is too little room
     """
     clean = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*clean, strict=True)]
-    excess = sum(widths) + 2 * (len(widths) - 1) - width
+    excess = 0 if width is None else sum(widths) + 2 * (len(widths) - 1) - width
     while excess > 0:
         widest = max(left, key=lambda i: widths[i])
         if widths[widest] <= NARROWEST:
@@ -42,8 +45,8 @@ def table(rows: Sequence[Sequence[str]], width: int, *, left: Sequence[int]) -> 
     ]
 
 
-def wrapped(text: str, width: int, *, first: str = "", then: str = "  ") -> list[str]:
+def wrapped(text: str, width: Width, *, first: str = "", then: str = "  ") -> list[str]:
     """*text* in lines of at most *width* columns."""
     return textwrap.wrap(
-        printable(text), width, initial_indent=first, subsequent_indent=then
+        printable(text), width or PAGE, initial_indent=first, subsequent_indent=then
     )  # fmt: skip

@@ -16,6 +16,7 @@ from django_psycopg_pooled.management.fleet import Choice, Fleet, Unreachable, a
 from django_psycopg_pooled.management.process import pool_name
 from django_psycopg_pooled.management.result import Refusal, Result
 from django_psycopg_pooled.management.status import WRONG, status_lines, status_result
+from django_psycopg_pooled.management.text import Width
 from django_psycopg_pooled.statements.figures import RANKS
 
 Options = dict[str, Any]
@@ -99,31 +100,31 @@ class Command(BaseCommand):
             sys.exit(SOMETHING_WRONG)
 
     def _status(self, choice: Choice, options: Options) -> Result:
-        return status_result(ask("status", choice), _width())
+        return status_result(ask("status", choice), self._width())
 
     def _idle(self, choice: Choice, options: Options) -> Result:
-        return sessions.idle(choice, options["alias"], options["older_than"], _width())
+        return sessions.idle(choice, options["alias"], options["older_than"], self._width())
 
     def _blocking(self, choice: Choice, options: Options) -> Result:
-        return sessions.blocking(choice, options["alias"], options["older_than"], _width())
+        return sessions.blocking(choice, options["alias"], options["older_than"], self._width())
 
     def _queries(self, choice: Choice, options: Options) -> Result:
         return statements.queries(choice, options["n"], options["by"])
 
     def _prepared(self, choice: Choice, options: Options) -> Result:
-        return statements.prepared(choice, _width())
+        return statements.prepared(choice, self._width())
 
     def _incidents(self, choice: Choice, options: Options) -> Result:
-        return incidents.incidents(choice, _width())
+        return incidents.incidents(choice, self._width())
 
     def _resize(self, choice: Choice, options: Options) -> Result:
         sizes = {n: options[n] for n in ("min_size", "max_size") if options[n] is not None}
         if not sizes:
             raise Refusal("Give --min-size, --max-size or both.")
-        return status_result(ask("configure", choice, options=sizes), _width())
+        return status_result(ask("configure", choice, options=sizes), self._width())
 
     def _drain(self, choice: Choice, options: Options) -> Result:
-        return status_result(ask("drain", choice), _width())
+        return status_result(ask("drain", choice), self._width())
 
     def _pause(self, choice: Choice, options: Options) -> Result:
         deadline = SYSTEM_CLOCK.monotonic() + options["wait"]
@@ -132,14 +133,14 @@ class Command(BaseCommand):
             SYSTEM_CLOCK.sleep(0.1)
             fleet = ask("status", choice)
         wrong = bool(fleet.errors) or bool(lent and options["wait"])
-        return Result(status_lines(fleet, _width()), fleet.as_json(), wrong)
+        return Result(status_lines(fleet, self._width()), fleet.as_json(), wrong)
 
     def _resume(self, choice: Choice, options: Options) -> Result:
-        return status_result(ask("resume", choice), _width())
+        return status_result(ask("resume", choice), self._width())
 
     def _terminate(self, choice: Choice, options: Options) -> Result:
         return sessions.terminate(
-            choice, options["alias"], options["server_pid"], _width(),
+            choice, options["alias"], options["server_pid"], self._width(),
             lambda lines: bool(options["yes"]) or self._agrees(lines, options),
         )  # fmt: skip
 
@@ -177,6 +178,9 @@ class Command(BaseCommand):
     def _is_coloured(self) -> bool:
         return self.stdout.isatty() and not os.environ.get("NO_COLOR")
 
+    def _width(self) -> Width:
+        return shutil.get_terminal_size().columns if self.stdout.isatty() else None
+
     def _write(self, text: str) -> None:
         self.stdout.write(text, ending="")
         self.stdout.flush()
@@ -209,10 +213,6 @@ def _add_to_top(parser: ArgumentParser) -> None:
 def _choice(options: Options) -> Choice:
     alias = options["alias"]
     return Choice(pool_name(alias) if alias else None, options["pid"])
-
-
-def _width() -> int:
-    return shutil.get_terminal_size().columns
 
 
 def _seconds(text: str) -> float:
