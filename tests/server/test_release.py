@@ -518,6 +518,36 @@ def test_whoever_asks_for_the_drivers_connection_keeps_it_until_close(
     assert is_back(connection)
 
 
+def in_a_cursor(connection: PooledWrapper, ask: Callable[[], object]) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(PID)
+        ask()
+
+
+def in_a_transaction(connection: PooledWrapper, ask: Callable[[], object]) -> None:
+    with transaction.atomic(using=connection.alias):
+        ask()
+
+
+def in_a_hook(connection: PooledWrapper, ask: Callable[[], object]) -> None:
+    with transaction.atomic(using=connection.alias):
+        transaction.on_commit(ask, using=connection.alias)
+
+
+@pytest.mark.parametrize("inside", [in_a_cursor, in_a_transaction, in_a_hook])
+def test_whoever_asks_for_it_while_something_else_holds_it_keeps_it_until_close(
+    connection: PooledWrapper, inside: Callable[[PooledWrapper, Callable[[], object]], None]
+) -> None:
+    first: list[int] = []
+    inside(connection, lambda: first.append(borrow(connection)))
+    assert not is_back(connection)
+    assert pid(connection) == first[0]
+    assert not is_back(connection)
+    connection.close()
+    inside(connection, lambda: run(connection, "SELECT 1"))
+    assert is_back(connection)
+
+
 def test_copy_keeps_the_session_until_its_end(library: PooledWrapper, tmp_path: Any) -> None:
     with library.cursor() as cursor:
         if DRIVER.name == "psycopg":

@@ -1,8 +1,9 @@
 """psycopg2. Imports it, so import this module only when it is the driver in use."""
 
+from collections.abc import Iterable
 from functools import cache
 from operator import attrgetter
-from typing import Any
+from typing import Any, Self
 
 import psycopg2
 from psycopg2 import extensions
@@ -24,6 +25,7 @@ SENT = ("isolation_level", "readonly", "deferrable", "encoding")
 TYPES = ("string_types", "binary_types")  # registered for this connection only
 ATTRIBUTES = ("autocommit", "cursor_factory", *SENT, *TYPES)
 _shape_of = attrgetter(*ATTRIBUTES)
+_types_of = attrgetter(*TYPES)
 
 
 class PoolTimeout(errors.PoolTimeout, psycopg2.OperationalError):
@@ -36,6 +38,47 @@ class TooManyRequests(errors.TooManyRequests, psycopg2.OperationalError):
 
 class PoolClosed(errors.PoolClosed, psycopg2.OperationalError):
     """The pool was closed before or while the request waited."""
+
+
+class Shape(tuple[Any, ...]):
+    """A connection's ATTRIBUTES before anybody had it; lives as long as it."""
+
+    typed: bool  # some types were registered for it
+    bare: Self | None = None  # this one, before receivers of connection_created registered types
+    greeter: object = None  # the request that sent them the signal; None for any
+
+    def __new__(cls, values: Iterable[Any]) -> Self:
+        shape = super().__new__(cls, values)
+        shape.typed = any(shape[-len(TYPES) :])
+        return shape
+
+    def has_types_of(self, connection: Any) -> bool:
+        """Whether the same are registered now: to psycopg2 all types of one OID are equal."""
+        return all(
+            now.keys() == then.keys() and all(now[oid] is then[oid] for oid in then)
+            for now, then in zip(_types_of(connection), self[-len(TYPES) :], strict=True)
+        )
+
+    def put_types(self, connection: Any) -> None:
+        """Have none but this shape's types registered on the connection."""
+        for now, then in zip(_types_of(connection), self[-len(TYPES) :], strict=True):
+            now.clear()
+            now.update(then)
+
+    def grown(self, connection: Any) -> Self:
+        """This shape with the types registered since; itself if there are none."""
+        if self.has_types_of(connection):
+            return self
+        grown = type(self)((*self[: -len(TYPES)], *(t.copy() for t in _types_of(connection))))
+        grown.bare = self
+        return grown
+
+    def shrunk(self, connection: Any) -> Self:
+        """Take back what grown() has found. No round trip."""
+        if self.bare is None:
+            return self
+        self.bare.put_types(connection)
+        return self.bare
 
 
 class Psycopg2Driver:
@@ -70,7 +113,7 @@ class Psycopg2Driver:
         return session or Session()
 
     def shape(self, connection: Any) -> Any:
-        return tuple(v.copy() if isinstance(v, dict) else v for v in _shape_of(connection))
+        return Shape(v.copy() if isinstance(v, dict) else v for v in _shape_of(connection))
 
     def is_tidy(self, connection: Any, shape: Any) -> bool:
         # psycopg2 knows of a broken connection by `closed`; 0 is IDLE, as in libpq.
@@ -78,6 +121,7 @@ class Psycopg2Driver:
             not connection.closed
             and connection.get_transaction_status() == 0
             and _shape_of(connection) == shape
+            and (not shape.typed or shape.has_types_of(connection))
         )
 
     def status(self, connection: Any) -> TransactionStatus:
@@ -102,10 +146,7 @@ class Psycopg2Driver:
                 raise psycopg2.InterfaceError(f"a borrower has changed its {name}")
         connection.autocommit = True
         connection.cursor_factory = known["cursor_factory"]
-        for name in TYPES:
-            types = getattr(connection, name)
-            types.clear()
-            types.update(known[name])
+        shape.put_types(connection)
 
     def reset(self, connection: Any, sql: str) -> bool:
         self._send(connection, sql)

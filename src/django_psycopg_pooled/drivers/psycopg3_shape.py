@@ -3,8 +3,9 @@
 To compare everything at each return takes 1 us. So what can say itself that it was changed does.
 """
 
+from copy import copy
 from operator import attrgetter
-from typing import Any
+from typing import Any, Self
 
 from psycopg.adapt import AdaptersMap
 
@@ -35,7 +36,16 @@ _handlers = attrgetter(*HANDLERS)
 class Shape:
     """What a connection looked like before anybody had it; lives as long as it."""
 
-    __slots__ = ("adapters", "attributes", "compared", "handlers", "preparing", "touched")
+    __slots__ = (
+        "adapters",
+        "attributes",
+        "bare",
+        "compared",
+        "greeter",
+        "handlers",
+        "preparing",
+        "touched",
+    )
 
     def __init__(self, connection: Any) -> None:
         self.attributes = _attributes(connection)
@@ -45,6 +55,8 @@ class Shape:
         self.watch_changes(connection)
         self.compared = compared(connection)
         self.touched = False  # something that is not compared was changed, perhaps
+        self.bare: Self | None = None  # this one, before receivers of connection_created registered
+        self.greeter: object = None  # the request that sent them the signal; None for any
 
     @property
     def factories(self) -> tuple[Any, ...]:
@@ -59,6 +71,26 @@ class Shape:
             setattr(connection._prepared, name, value)
         self.watch_changes(connection)
         self.touched = False
+
+    def grown(self, connection: Any) -> Self:
+        """This shape with the types and handlers registered since; itself if there are none."""
+        if not self.touched:
+            return self
+        grown = copy(self)
+        grown.bare, grown.touched = self, False
+        grown.handlers = tuple(map(tuple, _handlers(connection)))
+        # A copy knows nothing of this shape: else each signal would make a chain longer.
+        grown.adapters = AdaptersMap(connection.adapters)
+        grown.watch_changes(connection)
+        return grown
+
+    def shrunk(self, connection: Any) -> Self:
+        """Take back what grown() has found. No round trip."""
+        if self.bare is None:
+            return self
+        self.bare.watch_changes(connection)
+        self.bare.touched = False
+        return self.bare
 
     def watch_changes(self, connection: Any) -> None:
         """Give the connection handlers and adapters that tell this shape of changes."""

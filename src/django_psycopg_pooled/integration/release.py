@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from django.db.backends.postgresql.base import CursorDebugWrapper
+from django.db.backends.signals import connection_created
 from django.db.backends.utils import CursorWrapper
 
 from django_psycopg_pooled.drivers.protocol import TransactionStatus
 from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.integration.stock import StockWrapper
-from django_psycopg_pooled.pool.entry import Lease
+from django_psycopg_pooled.pool.entry import Entry, Lease
 from django_psycopg_pooled.pool.pool import Pool
 from django_psycopg_pooled.session import Effect
 
@@ -25,9 +26,8 @@ class EarlyRelease(StockWrapper):
 
     Steps aside, but for a look at a flag, unless the pool's option says "transaction". What keeps a
     connection until close(): a transaction, a cursor that is not closed, traces in the session or
-    on the driver's connection, pool.pin(), and ensure_connection() or connect() called, before
-    anything else holds it, by anybody but Django's cursors and transactions: whoever does that
-    wants `connection.connection` itself.
+    on the driver's connection, pool.pin(), and ensure_connection() or connect() called by anybody
+    but Django's cursors and transactions: whoever does that wants `connection.connection` itself.
     """
 
     _lease: Lease | None = None
@@ -35,11 +35,14 @@ class EarlyRelease(StockWrapper):
     # Set by each connect(); None before the first.
     _releases_early: bool | None = None
     _pinned = True
-    _greeted = False  # connection_created was sent since close()
+    _greeted = False  # there is no need to ask whether connection_created must be sent
+    _greeting: "_Greeting | None" = None  # of the present request, or of an earlier one
+    _goes_on = False  # the next loan is for the same request as the last
     # Cursors of this loan that are open.
     _open_cursors = 0
     # Django's code is between borrowing and using: the collector may end a cursor just then.
     _entering = 0
+    _asks_itself = False  # the next call of ensure_connection() is its own
 
     def make_cursor(self, cursor: Any) -> Any:
         if not self._releases_early:
@@ -77,18 +80,84 @@ class EarlyRelease(StockWrapper):
             super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
         self._release()  # a transaction has ended, and its hooks have run
 
+    def ensure_connection(self) -> None:
+        own, self._asks_itself = self._asks_itself, False
+        super().ensure_connection()
+        if not own and self._releases_early:
+            self._pinned = True
+
+    def close(self) -> None:
+        self._goes_on = False
+        super().close()
+
     def close_if_unusable_or_obsolete(self) -> None:
-        self._greeted = False  # a request has ended, most often without a connection to close
+        self._goes_on = False  # a request has ended, most often without a connection to close
         super().close_if_unusable_or_obsolete()
+
+    def _greet_session(self, lease: Lease) -> None:
+        """Send connection_created if this server session has not had it: what it did stays."""
+        self._greeted = False  # the next loan may be of another session
+        entry, session = lease.entry, lease.entry.session
+        if entry.announced:
+            return
+        dirt = session.dirt
+        self._take_back(lease)
+        entry.announced = True  # now: a receiver may come here again
+        heard = False
+        try:
+            connection_created.send(sender=self.__class__, connection=self)
+            heard = True
+        finally:
+            entry.announced = heard
+        if self._has(lease, entry):
+            session.dirt = dirt
+            session.shape = session.shape.grown(lease.connection)
+
+    def _greet_loan(self, lease: Lease) -> None:
+        """Send connection_created once a request; again for a session without what it registers.
+
+        What receivers register stays on the driver's connection between the request's loans. The
+        next request that meets it there takes it away: it may be a tenant's.
+        """
+        self._greeted = False
+        goes_on, self._goes_on = self._goes_on, False
+        entry, session = lease.entry, lease.entry.session
+        greeting = self._greeting
+        if greeting is None or not goes_on:
+            self._greeting = greeting = _Greeting()
+        elif session.shape.greeter is greeting:
+            return
+        self._take_back(lease)
+        if goes_on and not greeting.registers:
+            return
+        connection_created.send(sender=self.__class__, connection=self)
+        if not self._has(lease, entry):
+            return
+        grown = session.shape.grown(lease.connection)
+        if grown is not session.shape:
+            grown.greeter, greeting.registers = greeting, True
+            session.shape = grown
+
+    def _take_back(self, lease: Lease) -> None:
+        """Take from the driver's connection what receivers have registered on it."""
+        entry = lease.entry
+        entry.session.shape = entry.session.shape.shrunk(lease.connection)
+        entry.announced = False
+
+    def _has(self, lease: Lease, entry: Entry) -> bool:
+        """Whether this is its loan still: a receiver may have closed the connection."""
+        return self._lease is lease and lease.entry is entry
 
     @contextmanager
     def _borrowing(self) -> Iterator[None]:
         """Around what borrows for one statement or transaction only."""
         borrows = self.connection is None
         self._entering += 1
+        self._asks_itself = True
         try:
             yield
         finally:
+            self._asks_itself = False
             self._entering -= 1
             if borrows:
                 self._pinned = False
@@ -118,6 +187,7 @@ class EarlyRelease(StockWrapper):
         ):
             return
         self._lease = self._lender = self.connection = None
+        self._goes_on = True
         if _collector.thread != threading.get_ident():
             lender.checkin(lease)
         # Else this thread may be anywhere, under the pool's lock too: the pool finds the lost loan.
@@ -127,9 +197,17 @@ def _is_free(lease: Lease) -> bool:
     """Whether the next statement can do without this very connection."""
     if DRIVER.is_tidy(lease.connection, lease.entry.session.shape):
         return True
-    # A broken one is of no use. Any other has a transaction open, or was changed by its borrower,
-    # such as by receivers of connection_created that register types.
+    # A broken one is of no use. Any other has a transaction open, or was changed by its borrower.
     return DRIVER.status(lease.connection) is TransactionStatus.UNKNOWN
+
+
+class _Greeting:
+    """connection_created as one request has sent it; lives as long as what receivers registered."""
+
+    __slots__ = ("registers",)
+
+    def __init__(self) -> None:
+        self.registers = False  # its receivers have registered something on a connection
 
 
 class _Collector:

@@ -183,16 +183,15 @@ class PooledWrapper(QuickCursors):
     def _announce(self, pool: DatabasePool) -> None:
         """Send connection_created; only for new server sessions, if the option says so."""
         lease = self._lease
-        if pool.options.connection_created == "session" and lease is not None:
-            if lease.entry.announced:
-                return
-            lease.entry.announced = True
-            session = lease.entry.session
-            dirt = session.dirt
-            connection_created.send(sender=self.__class__, connection=self)
-            session.dirt = dirt  # what receivers set is to stay as long as the session
+        if lease is None:
             return
-        connection_created.send(sender=self.__class__, connection=self)
+        if pool.options.connection_created == "session":
+            self._greet_session(lease)
+        elif self._releases_early:
+            self._greet_loan(lease)
+        else:
+            self._take_back(lease)
+            connection_created.send(sender=self.__class__, connection=self)
 
     def _set_autocommit(self, autocommit: bool) -> None:
         if self.connection.autocommit == autocommit:
