@@ -1,10 +1,15 @@
 """What is being worked on, in the user's words: 'GET /orders/<int:pk>/', 'task shop.tasks.bill'."""
 
+import re
+from asyncio import _get_running_loop, current_task
 from contextvars import ContextVar
 from threading import get_ident, local
-from weakref import WeakValueDictionary
+from typing import Any
+from weakref import WeakValueDictionary, ref
 
 LONGEST = 120
+# What asyncio calls a task that nobody has named: a number, which says nothing of the work.
+NAMELESS = re.compile(r"Task-\d+")
 
 
 class Work:
@@ -14,18 +19,29 @@ class Work:
     completed while it runs. Written by whoever does the work; anybody may read.
     """
 
-    __slots__ = ("__weakref__", "outer", "text", "unfinished")
+    __slots__ = ("__weakref__", "outer", "task", "text", "unfinished")
 
     def __init__(self, text: str, *, unfinished: bool = False, outer: "Work | None" = None) -> None:
         self.text = _clean(text)
         self.unfinished = unfinished  # complete() will say the rest
         self.outer = outer  # what goes on when this has ended
+        # The asyncio task that does it. Not its name, which its code may yet give; and weakly: this
+        # may live longer, and whoever has a task has all that its coroutine has.
+        self.task: ref[Any] | None = None
 
     def complete(self, text: str) -> None:
         """Say all of an unfinished text; does nothing to one that is finished."""
         if self.unfinished:
             self.text = _clean(text)
             self.unfinished = False
+
+    def title(self) -> str:
+        """Its text, and what its asyncio task is called if somebody has named that."""
+        task = None if self.task is None else self.task()
+        name = str(getattr(task, "get_name", str)())  # a factory's own kind of task may have none
+        if not name or NAMELESS.fullmatch(name):
+            return self.text
+        return f"{self.text}, asyncio task {_clean(name)}"
 
 
 class _Label:
@@ -64,6 +80,7 @@ def begin(work: Work | None) -> None:
 def enter(work: Work) -> None:
     """This context is part of *work*, which another thread has begun. Does not block."""
     _current.set(work)
+    work.task = _this_task()
 
 
 def end() -> None:
@@ -78,14 +95,30 @@ def set_label(text: str | None) -> None:
     What is not printable is left out, and 120 characters are kept: a stranger may have chosen the
     text, and it goes into logs and terminals.
     """
-    begin(None if text is None else Work(text))
+    if text is None:
+        begin(None)
+        return
+    work, before = Work(text), current()
+    # In a thread that works for a task, its name is known by whatever it did before.
+    work.task = _this_task() or (before.task if before is not None else None)
+    begin(work)
 
 
 def label_of(thread_id: int) -> str | None:
     """What that thread is working on; None if it did not say, or is gone. Any thread."""
     label = _by_thread.get(thread_id)
     work = None if label is None else label.work
-    return None if work is None else work.text
+    return None if work is None else work.title()
+
+
+def _this_task() -> "ref[Any] | None":
+    """The asyncio task that runs in this thread. Never raises."""
+    loop = _get_running_loop()  # not get_running_loop(): most threads have none, which costs 1 us
+    task = None if loop is None else current_task(loop)
+    try:
+        return None if task is None else ref(task)
+    except TypeError:  # a factory's own kind of task
+        return None
 
 
 def _clean(text: str) -> str:
