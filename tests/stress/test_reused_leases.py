@@ -11,6 +11,7 @@ import random
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -94,7 +95,7 @@ class User(threading.Thread):
         self.count = 0
         self.hits = 0
         self.done: set[str] = set()
-        self.failures: list[BaseException] = []
+        self.failures: list[str] = []
         self.is_whole = True
 
     def run(self) -> None:
@@ -115,7 +116,7 @@ class User(threading.Thread):
                 if _follows_an_interrupt(error):
                     self.hits += 1
                 else:
-                    self.failures.append(error)
+                    self.failures.append("".join(traceback.format_exception(error)))
 
     def step(self) -> None:
         self.count += 1
@@ -293,7 +294,7 @@ def test_each_thread_has_its_own_session_and_no_slot_is_lost_whatever_users_do(
         count.ending = True
         count.join(10)
     assert not any(user.is_alive() for user in users), pool.as_table()
-    assert [repr(error) for user in users for error in user.failures] == []
+    assert not (failures := [each for user in users for each in user.failures]), failures[0]
     done = set().union(*(user.done for user in users))
     assert done == {act.__name__ for act in acts}
     assert not interrupts or sum(user.hits for user in users) > 20
