@@ -5,6 +5,7 @@ import io
 import json
 import re
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,23 @@ from django_psycopg_pooled.facts.queries import QueryFacts
 from django_psycopg_pooled.integration import work
 from django_psycopg_pooled.integration.queries import Queries
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
+from django_psycopg_pooled.statements.journal import FOLD_AT, Journal
 from django_psycopg_pooled.tracking.labels import set_label
 from tests.server.databases import Databases
 from tests.server.processes import PROJECT, Program
-from tests.server.support import Call, borrow, eventually, pool_of, require, value, wrapper
+from tests.server.support import (
+    PREAMBLE,
+    Call,
+    borrow,
+    eventually,
+    pool_of,
+    require,
+    run_python,
+    run_script,
+    value,
+    wrapper,
+)
+from tests.server.test_gevent import GREEN
 
 HERE = "tests/server/test_queries.py"
 COUNT = "SELECT count(*) FROM books"
@@ -436,6 +450,153 @@ def test_few_statements_are_counted_a_moment_after_their_loan_ended(databases: D
     connection = databases.add({"idle_in_transaction_threshold": 0.3})
     value(connection, "SELECT 1")
     connection.close()
+    eventually(lambda: not journal_of(connection).trail)
+
+
+# ---- who counts them
+
+
+def journal_of(connection: PooledWrapper) -> Journal:
     journal = pool_of(connection)._statements.journal
     assert journal is not None
-    eventually(lambda: not journal.trail)
+    return journal
+
+
+@pytest.fixture
+def counters(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The names of the threads that count."""
+    names: set[str] = set()
+    fold = Journal._fold_locked
+
+    def noted(journal: Journal, *arguments: Any) -> None:
+        names.add(threading.current_thread().name)
+        fold(journal, *arguments)
+
+    monkeypatch.setattr(Journal, "_fold_locked", noted)
+    return names
+
+
+UNWATCHED = {"idle_in_transaction_threshold": 0}  # nobody comes by that counts unasked
+
+
+def execute_often(connection: PooledWrapper, times: int) -> None:
+    with connection.cursor() as cursor:
+        for n in range(times):
+            cursor.execute("SELECT 'often' AS often, %s", [n])
+
+
+def test_statements_are_counted_by_the_pools_workers_and_never_by_who_executes_them(
+    databases: Databases, counters: set[str]
+) -> None:
+    connection = databases.add(UNWATCHED)
+    execute_often(connection, 3 * FOLD_AT)
+    connection.close()
+    eventually(lambda: len(journal_of(connection).trail) < FOLD_AT)
+    assert counters == {f"pool-{connection.alias}"}
+    assert found(connection, "often").calls == 3 * FOLD_AT
+
+
+def test_without_workers_whoever_executes_counts_and_no_thread_is_started(
+    databases: Databases, counters: set[str]
+) -> None:
+    connection = databases.add({"num_workers": 0})
+    execute_often(connection, 3 * FOLD_AT)
+    assert len(journal_of(connection).trail) < FOLD_AT
+    assert counters == {threading.current_thread().name}
+    assert found(connection, "often").calls == 3 * FOLD_AT
+
+
+@pytest.mark.parametrize("num_workers", [3, 0])
+def test_a_loan_that_outlives_its_pool_is_counted_on(
+    databases: Databases, num_workers: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = databases.add({"num_workers": num_workers})
+    pool = pool_of(connection)
+    borrow(connection)
+    pool.close()
+    execute_often(connection, 3 * FOLD_AT)
+    [facts] = [facts for facts in pool.queries.top() if "often" in facts.text]
+    assert facts.calls == 3 * FOLD_AT
+    assert not caplog.records
+
+
+FORKED = """
+import os, sys
+pool = connection.pool
+journal = pool._statements.journal
+cursor = connection.cursor()
+journal.in_background = lambda task: None  # it never comes
+for n in range(300): cursor.execute("SELECT 'parent'")
+assert len(journal.trail) == 300
+journal.in_background = pool.in_background
+cursor.close()
+child = os.fork()
+if not child:
+    from tests.server.support import eventually
+    with connection.cursor() as cursor:
+        for n in range(300): cursor.execute("SELECT 'child' AS child")
+    eventually(lambda: len(journal.trail) < 256)
+    print(*[(facts.text, facts.calls) for facts in pool.queries.top()])
+    connection.close()
+    sys.stdout.flush()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print(*[facts.calls for facts in pool.queries.top()])
+"""
+
+
+def test_a_child_of_fork_has_its_own_statements_counted_though_its_parent_waits_for_a_worker(
+    databases: Databases,
+) -> None:
+    done = run_script(FORKED, {"default": databases.settings(UNWATCHED)}, "-W", "ignore")
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["('SELECT ? AS child', 300)", "300"]
+
+
+GREENLETS = (
+    "from gevent import monkey\nmonkey.patch_all()\nimport gevent\n"
+    + GREEN
+    + PREAMBLE
+    + """
+from tests.server.support import eventually
+pool = connection.pool
+def request(number):
+    try:
+        with connection.cursor() as cursor:
+            for n in range(200):
+                cursor.execute("SELECT %s", [n])
+    finally:
+        connection.close()
+gevent.joinall([gevent.spawn(request, number) for number in range(10)], raise_error=True)
+eventually(lambda: len(pool._statements.journal.trail) < 256)
+print(*[facts.calls for facts in pool.queries.top()])
+"""
+)
+
+
+def test_greenlets_are_counted_exactly_by_a_worker_that_is_a_greenlet_too(
+    databases: Databases,
+) -> None:
+    require(importlib.util.find_spec("gevent"), "needs gevent: make .venv/.ready-test")
+    entry = databases.settings({"max_size": 5, **UNWATCHED})
+    environ = {"TEST_DATABASES": json.dumps({"default": entry})}
+    done = run_python("-c", GREENLETS, environ=environ)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2000\n", "")
+
+
+AT_EXIT = """
+import atexit
+pool = connection.pool
+@atexit.register
+def figures():
+    print(*[facts.calls for facts in pool.queries.top()])
+with connection.cursor() as cursor:
+    for n in range(300): cursor.execute("SELECT %s", [n])
+"""
+
+
+def test_who_asks_at_the_interpreters_exit_gets_all_that_was_executed(
+    databases: Databases,
+) -> None:
+    done = run_script(AT_EXIT, {"default": databases.settings()}, "-X", "dev", "-W", "error")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "300\n", "")

@@ -3,6 +3,7 @@
 import io
 import logging
 import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,15 +14,17 @@ import pytest
 from django.db import DatabaseError, models
 
 from django_psycopg_pooled import OptionsError, pools
+from django_psycopg_pooled.integration import queries
 from django_psycopg_pooled.integration.queries import Queries
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
 from django_psycopg_pooled.options import PoolOptions
 from django_psycopg_pooled.statements.book import Record
-from django_psycopg_pooled.statements.journal import Execution, Journal
+from django_psycopg_pooled.statements.journal import FOLD_AT, Execution, Journal
 from django_psycopg_pooled.testing import ManualClock
+from django_psycopg_pooled.tracking import stacks
 from django_psycopg_pooled.tracking.labels import Work, set_label
 from tests.server.databases import Databases
-from tests.server.support import borrow, pool_of
+from tests.server.support import borrow, eventually, pool_of, run_script
 
 HERE = "tests/server/test_query_log.py"
 SECRET = "hunter2"
@@ -156,6 +159,27 @@ def test_a_child_of_fork_logs_though_the_parent_was_at_it(said: Said) -> None:
     assert len(said) == 1
 
 
+def test_no_text_is_made_of_a_slow_statement_that_no_logger_wants(
+    said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(slow_query_threshold=0.1)
+    made: list[object] = []
+
+    def text_of(what: object) -> str:
+        made.append(what)
+        return "text"
+
+    monkeypatch.setattr(queries, "fingerprint", text_of)
+    monkeypatch.setattr(stacks, "place", text_of)
+    queries.logger.setLevel(logging.ERROR)
+    desk.run(elapsed=0.2)
+    assert made == []
+    queries.logger.setLevel(logging.WARNING)
+    desk.run(elapsed=0.2)
+    assert len(said) == 1  # what nobody could hear does not count as said
+    assert made == ["SELECT a", [PLACE], "SELECT a"]
+
+
 def test_off_it_costs_the_statement_nothing() -> None:
     assert Desk().journal.slow_after == float("inf")
 
@@ -265,6 +289,60 @@ def test_a_report_names_the_ten_that_cost_most(said: Said) -> None:
     desk.journal.fold()
     named = re.findall(r"SELECT a_(\d+)_", said[0][1])
     assert named == [str(n) for n in range(29, 19, -1)]
+
+
+def test_a_child_of_forks_first_report_is_an_interval_away(said: Said) -> None:
+    desk = Desk(query_report_interval=60)
+    desk.clock.advance(59)
+    desk.queries.restart()
+    desk.clock.advance(59)
+    desk.journal.fold()
+    assert said == []
+    desk.clock.advance(1)
+    desk.journal.fold()
+    assert len(said) == 1
+
+
+def test_the_report_is_written_by_a_worker_and_not_by_who_executes(
+    databases: Databases, said: Said
+) -> None:
+    connection = databases.add({"query_report_interval": 1e-6, "idle_in_transaction_threshold": 0})
+    writers: list[str] = []
+    with handler(lambda record: writers.append(threading.current_thread().name)):
+        with connection.cursor() as cursor:
+            for _ in range(FOLD_AT):
+                cursor.execute("SELECT 1")
+        eventually(lambda: writers)
+    assert set(writers) == {f"pool-{connection.alias}"}
+
+
+DUE_AT_EXIT = """
+import atexit, logging, sys, threading, time
+logger = logging.getLogger("django_psycopg_pooled.queries")
+logger.addHandler(logging.StreamHandler(sys.stdout))
+logger.setLevel(logging.INFO)
+journal = connection.pool._statements.journal
+report, begun, ending = journal.after_fold, threading.Event(), threading.Event()
+def slowly():
+    begun.set()
+    ending.wait(20)
+    time.sleep(0.2)  # longer than all else that is done at exit
+    report()
+journal.after_fold = slowly
+with connection.cursor() as cursor:
+    for n in range(256): cursor.execute("SELECT %s", [n])
+begun.wait(20)
+atexit.register(ending.set)
+"""
+
+
+def test_a_report_that_a_worker_is_about_to_write_is_written_before_the_interpreter_ends(
+    databases: Databases,
+) -> None:
+    entry = databases.settings({"query_report_interval": 1e-6, "idle_in_transaction_threshold": 0})
+    done = run_script(DUE_AT_EXIT, {"default": entry}, "-X", "dev", "-W", "error")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^ +256 .*\n  SELECT %s$", done.stdout, re.MULTILINE)
 
 
 # ---- watching never changes the outcome

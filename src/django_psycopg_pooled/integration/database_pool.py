@@ -1,5 +1,7 @@
 """The pool of one of Django's databases: a Pool that knows statements, too."""
 
+import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import EmptyResultSet
@@ -19,6 +21,7 @@ from django_psycopg_pooled.options import PoolOptions
 from django_psycopg_pooled.pool.pool import Pool
 from django_psycopg_pooled.pool.texts import idle_report
 from django_psycopg_pooled.preparing.preparer import Preparer
+from django_psycopg_pooled.runtime.protocol import Task
 from django_psycopg_pooled.tables.server import blocking_text
 
 if TYPE_CHECKING:
@@ -43,6 +46,8 @@ class DatabasePool(Pool):
         self._statements = statements
         # What statements have cost, and the log of slow ones.
         self.queries = Queries(name, statements.journal, options)
+        if statements.journal is not None and options.num_workers:
+            statements.journal.in_background = _in_background(self)
 
     def configure(self, **changes: object) -> None:
         """Pool.configure(); also of what is counted and logged of statements."""
@@ -138,6 +143,20 @@ class DatabasePool(Pool):
                 " prepared; take one that has."
             ) from None
         return str(sql)
+
+
+def _in_background(pool: DatabasePool) -> Callable[[Task], None]:
+    """pool.in_background(), without keeping the pool, which has the journal that keeps this."""
+    ref = weakref.ref(pool)
+
+    def in_background(task: Task) -> None:
+        pool = ref()
+        if pool is None:
+            task()
+        else:
+            pool.in_background(task)
+
+    return in_background
 
 
 def _quiet_s(loan: ConnectionSnapshot) -> float | None:

@@ -41,12 +41,10 @@ class Queries:
         self._journal = journal
         self._clock = clock
         self._logging = threading.local()
+        self._threshold = self._trace_over = self._interval = math.inf
+        self._trace_until = -math.inf
         self.restart()
         restart_in_child(self)
-        self._threshold = self._trace_over = math.inf
-        self._trace_until = -math.inf
-        self._interval = math.inf
-        self._report_due = math.inf
         self.apply(options)
         if journal is not None:
             # Weakly, so that a pool that nobody needs goes without the garbage collector.
@@ -58,6 +56,7 @@ class Queries:
         """In a child of fork(): a lock that nobody holds; the journal begins anew, too."""
         self._lock = threading.Lock()
         self._since = self._clock.monotonic()
+        self._report_due = self._since + self._interval
         self._reported_at: dict[str, float] = {}
         self._more: dict[str, int] = {}
 
@@ -132,7 +131,10 @@ class Queries:
         self._listen()
 
     def report_if_due(self) -> None:
-        """Log the report, if it is time. Called after statements were counted. Never raises."""
+        """Log the report, if it is time. Called by who has counted statements: see Journal.
+
+        Never raises.
+        """
         now = self._clock.monotonic()
         if now < self._report_due:
             return

@@ -1,10 +1,14 @@
 """What the statements of one pool have cost, without a lock or arithmetic while they run."""
 
+import atexit
 import logging
 import math
+import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -17,6 +21,10 @@ from django_psycopg_pooled.statements.fingerprint import fingerprint
 logger = logging.getLogger(__name__)
 
 FOLD_AT = 256  # executions that wait to be counted; more would be older than anybody needs
+# So many wait if a worker was asked to count them and has not come: it gets no turn, or was killed.
+# Whoever executes then counts FOLD_AT of them, which takes less than a millisecond.
+FOLD_HERE = 4096
+PATIENCE_S = 0.5  # for a worker that counts while the interpreter exits
 CAPACITY = 2000
 OTHER = "other"
 _KEPT = 0.75  # of the families, when there are too many
@@ -40,15 +48,18 @@ class Execution(NamedTuple):
 class Journal:
     """Counts the executions of one pool by the fingerprint of their text; lives as long as it.
 
-    Who executes a statement appends it to `trail`, and calls fold() when FOLD_AT are there. A
+    Who executes a statement appends it to `trail`, and calls full() when `full_at` are there. A
     deque's append() and popleft() are atomic, with the GIL and without it, so every execution is
     counted once, by whoever holds the lock just then.
 
     Guards: `_lock` guards `_families` and what is in them, `_other`, and taking from `trail`.
+    `_asked` guards nothing: it is taken while somebody in the background is asked to count, from
+    when he is asked until he has done it, and is given back by him.
     Invariant: at most *capacity* families; what the forgotten ones had is in `_other`.
     """
 
     def __init__(self, clock: Clock, capacity: int = CAPACITY) -> None:
+        self._clock = clock
         self._wall = clock.wall
         self._capacity = capacity
         # Raw tuples in the order of Execution: to make a NamedTuple takes four times as long.
@@ -56,7 +67,10 @@ class Journal:
         # Seconds from which on a statement is reported at once, to slow(); inf for none.
         self.slow_after = math.inf
         self.slow: Callable[[Execution, Any], None] = _nobody
-        # Called after each fold, without the lock.
+        # Has a worker thread do something; where there are none it is done at once.
+        self.in_background: Callable[[Callable[[], None]], None] = _at_once
+        # Called after each fold, without the lock, by who has time for it: never by a statement's
+        # thread where there are workers.
         self.after_fold: Callable[[], None] = _nothing
         # How often one piece of work may execute a statement before it is suspect.
         self.n_plus_one = 10
@@ -64,12 +78,36 @@ class Journal:
         self._has_failed = False
         self.restart()
         restart_in_child(self)
+        _known.add(self)
 
     def restart(self) -> None:
-        """In a child of fork(): a lock that nobody holds, and nothing of what the parent did."""
+        """In a child of fork(): locks that nobody holds, and nothing of what the parent did."""
         self._lock = threading.Lock()
+        self._asked = threading.Lock()
+        # How long the trail may be before full() is called; longer while somebody is asked.
+        self.full_at = FOLD_AT
         self.trail.clear()
         self._forget()
+
+    def full(self) -> None:
+        """The trail has reached `full_at`: see that it is counted. In the thread of a statement.
+
+        Does not block. Worst case: FOLD_AT executions counted here.
+        """
+        if self._asked.acquire(blocking=False):
+            asked = False
+            try:
+                self.full_at = FOLD_HERE
+                self.in_background(self._fold_as_asked)
+                asked = True
+            finally:
+                if not asked:  # interrupted, as a greenlet may be
+                    self._be_asked_again()
+        elif len(self.trail) >= FOLD_HERE and self._lock.acquire(blocking=False):
+            try:
+                self._fold_locked(FOLD_AT)
+            finally:
+                self._lock.release()
 
     def fold(self) -> None:
         """Count what has piled up; leaves it to another thread if one is at it. Does not block."""
@@ -79,6 +117,16 @@ class Journal:
             finally:
                 self._lock.release()
             self.after_fold()
+
+    def finish(self) -> None:
+        """See that what was asked for is done: the interpreter's exit ends workers anywhere.
+
+        Waits for the worker, PATIENCE_S at the longest.
+        """
+        if self._clock.wait(self._asked, PATIENCE_S):
+            self._asked.release()
+        else:
+            self.fold()
 
     def failed(self, error: BaseException) -> None:
         """Counting has failed, which must not fail what is counted. Logged once: a defect."""
@@ -110,10 +158,25 @@ class Journal:
         self._families = {}
         self._other = Family(OTHER)
 
-    def _fold_locked(self) -> None:
+    def _fold_as_asked(self) -> None:
+        """What full() asks for. Never raises."""
+        try:
+            self.fold()
+        except Exception as error:
+            self.failed(error)
+        finally:
+            self._be_asked_again()
+
+    def _be_asked_again(self) -> None:
+        self.full_at = FOLD_AT
+        with suppress(RuntimeError):  # given back before, by one who was interrupted while asking
+            self._asked.release()
+
+    def _fold_locked(self, at_most: int = sys.maxsize) -> None:
         now = self._wall()
         trail = self.trail
-        for _ in range(len(trail)):  # not for ever, if others append faster than this counts
+        # Not for ever, if others append faster than this counts.
+        for _ in range(min(len(trail), at_most)):
             execution = trail.popleft()
             record: Record = execution[0]
             family = record.family
@@ -148,3 +211,18 @@ def _nobody(execution: Execution, stack: Any) -> None:
 
 def _nothing() -> None:
     """Nothing is to be done."""
+
+
+def _at_once(task: Callable[[], None]) -> None:
+    task()
+
+
+_known: "weakref.WeakSet[Journal]" = weakref.WeakSet()
+
+
+def _finish_all() -> None:
+    for journal in list(_known):
+        journal.finish()
+
+
+atexit.register(_finish_all)
