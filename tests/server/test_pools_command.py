@@ -108,7 +108,7 @@ def checked(said: Said, ended: int, code: int, arguments: tuple[str, ...]) -> Sa
     assert "Traceback" not in said.stderr
     assert "\x1b" not in said.stdout
     # What somebody looks for is not cut.
-    whole = "--json" in arguments or "idle" in arguments
+    whole = not {"--json", "idle", "incidents"}.isdisjoint(arguments)
     assert max(map(len, said.stdout.splitlines() or [""])) <= 80 or whole
     return said
 
