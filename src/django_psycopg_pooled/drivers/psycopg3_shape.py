@@ -79,8 +79,7 @@ class Shape:
         grown = copy(self)
         grown.bare, grown.touched = self, False
         grown.handlers = tuple(map(tuple, _handlers(connection)))
-        # A copy knows nothing of this shape: else each signal would make a chain longer.
-        grown.adapters = AdaptersMap(connection.adapters)
+        grown.adapters = connection.adapters
         grown.watch_changes(connection)
         return grown
 
