@@ -1,5 +1,6 @@
 """Greenlets in the place of threads share the pool, and may be killed anywhere. PAINS 5, 16."""
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -7,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from django_psycopg_pooled.integration.driver import DRIVER
 from tests.server.databases import Databases
 from tests.server.processes import PROJECT, Program, backend_pids
 from tests.server.support import PREAMBLE, eventually
@@ -268,9 +268,6 @@ print(request("SELECT count(*) FROM pg_stat_activity WHERE datname = current_dat
 """
 
 
-@pytest.mark.skipif(
-    DRIVER.name == "psycopg2", reason="psycopg2 itself closes what was killed: see docs/limits.md"
-)
 def test_the_server_never_has_more_than_max_size_though_statements_are_killed(
     databases: Databases, script_folder: Write
 ) -> None:
@@ -281,3 +278,47 @@ def test_the_server_never_has_more_than_max_size_though_statements_are_killed(
     ) as p:
         assert p.end() == 0
         assert int(p.text().split()[-1]) <= 3
+
+
+SILENT = """
+import signal, time
+request()
+sleeper = gevent.spawn(request, "SELECT 1 FROM pg_sleep(60)")
+eventually(lambda: "lent" in states())
+gevent.sleep(0.2)
+beats = []
+def beat():
+    while True:
+        beats.append(time.monotonic())
+        gevent.sleep(0.01)
+heart = gevent.spawn(beat)
+os.kill({postmaster}, signal.SIGSTOP)
+try:
+    sleeper.kill()
+    beats.append(time.monotonic())
+finally:
+    os.kill({postmaster}, signal.SIGCONT)
+heart.kill()
+print(beats[-1] - beats[0], max(b - a for a, b in zip(beats, beats[1:])))
+sleeping = " FROM pg_stat_activity WHERE query LIKE '%(60)'"
+if DRIVER.name == "psycopg":
+    request("SELECT count(pg_terminate_backend(pid))" + sleeping)
+eventually(lambda: request("SELECT count(*)" + sleeping) == 0)
+"""
+
+
+def test_a_server_that_takes_no_cancel_blocks_no_other_greenlet(
+    databases: Databases, script_folder: Write
+) -> None:
+    """And the killed one for a second. psycopg 3 gives the cancel up then, psycopg2 cannot."""
+    postmaster = databases.server.pid
+    folder = script_folder({"story.py": GREENLETS + SILENT.format(postmaster=postmaster)})
+    entry = databases.settings({"max_size": 3})
+    try:
+        with Program(folder, "story.py", databases={"default": entry}) as program:
+            assert program.end() == 0
+            took, longest_pause = map(float, program.text().split()[-2:])
+    finally:
+        os.kill(postmaster, signal.SIGCONT)  # else nothing after this test would end
+    assert 0.9 < took < 2
+    assert longest_pause < 0.5

@@ -1,6 +1,9 @@
 """psycopg2. Imports it, so import this module only when it is the driver in use."""
 
+import ctypes
+import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from operator import attrgetter
 from typing import Any, Self
@@ -26,6 +29,8 @@ TYPES = ("string_types", "binary_types")  # registered for this connection only
 ATTRIBUTES = ("autocommit", "cursor_factory", *SENT, *TYPES)
 _shape_of = attrgetter(*ATTRIBUTES)
 _types_of = attrgetter(*TYPES)
+
+CANCEL_S = 1.0
 
 
 class PoolTimeout(errors.PoolTimeout, psycopg2.OperationalError):
@@ -95,6 +100,9 @@ class Psycopg2Driver:
         return {**params, "connection_factory": _with_room(factory)}
 
     def close(self, connection: Any) -> None:
+        if connection.closed and getattr(connection, "_pool_waits", False):
+            connection._pool_waits = False
+            _cancel_beside(connection._pool_key)
         try:
             connection.close()
         except psycopg2.Error:
@@ -200,6 +208,20 @@ class _Room:
     """Mixed in before a connection class of psycopg2's: room for a Session, which hears all."""
 
     _pool_session: Session | None = None
+    _pool_key: "_Key | None" = None
+    _pool_waits = False  # a wait callback waits for the server, which works
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if extensions.get_wait_callback() is not None:
+            self._pool_key = _Key.of(self)
+
+    def poll(self) -> int:
+        """Asked by a wait callback before each wait, and once more when there is an answer."""
+        self._pool_waits = False  # also if this raises: nobody works for a broken connection
+        state: int = super().poll()  # type: ignore[misc]
+        self._pool_waits = state != extensions.POLL_OK
+        return state
 
     def cursor(
         self: Any, name: Any = None, cursor_factory: Any = None, *args: Any, **kwargs: Any
@@ -228,3 +250,63 @@ class _Room:
 def _with_room(factory: Any) -> Any:
     """A subclass of psycopg2's connection class whose objects can have a Session."""
     return type(factory.__name__, (_Room, factory), {"__module__": factory.__module__})
+
+
+class _Key:
+    """Leave to cancel what the server does for one connection; holds when that is closed.
+
+    A greenlet that is killed in the midst of a statement leaves psycopg2 no choice but to close the
+    connection, and a closed one has no cancel(). The server works on until the statement has ended.
+    """
+
+    def __init__(self, libpq: Any, connection: Any) -> None:
+        self._libpq = libpq
+        self._cancel = libpq.PQgetCancel(connection.pgconn_ptr)
+
+    @classmethod
+    def of(cls, connection: Any) -> "_Key | None":
+        libpq = _libpq()
+        return None if libpq is None else cls(libpq, connection)
+
+    def cancel(self) -> None:
+        """Blocks, without the GIL: for ever if the server's host does not answer."""
+        said = ctypes.create_string_buffer(256)
+        self._libpq.PQcancel(self._cancel, said, len(said))
+
+    def __del__(self) -> None:
+        self._libpq.PQfreeCancel(self._cancel)
+
+
+@cache
+def _libpq() -> Any:
+    """The libpq that psycopg2 uses; None if its functions are hidden.
+
+    Source: psycopg2's documentation of connection.pgconn_ptr.
+    """
+    try:
+        libpq = ctypes.CDLL(psycopg2._psycopg.__file__)
+        libpq.PQgetCancel.argtypes, libpq.PQgetCancel.restype = [ctypes.c_void_p], ctypes.c_void_p
+        libpq.PQfreeCancel.argtypes, libpq.PQfreeCancel.restype = [ctypes.c_void_p], None
+        libpq.PQcancel.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int]
+    except (OSError, AttributeError):
+        return None
+    return libpq
+
+
+def _cancel_beside(key: _Key | None) -> None:
+    """Cancel in a real thread, and let other greenlets run meanwhile. Blocks for CANCEL_S at most.
+
+    Else the server works on, and counts as one more session, until it has finished.
+    """
+    gevent = sys.modules.get("gevent")  # not imported: whoever kills greenlets has done so
+    if key is None or gevent is None:
+        return
+    # What a second kill raises passes; that the hub cannot wait for a thread does not matter.
+    with suppress(Exception), gevent.Timeout(CANCEL_S, False):
+        _thread_of(gevent.get_hub()).apply(key.cancel)
+
+
+@cache
+def _thread_of(hub: Any) -> Any:
+    """One thread beside a hub: not its own ones, which a silent server would keep from all else."""
+    return hub.threadpool_class(1, hub=hub)
