@@ -301,7 +301,7 @@ def test_connect_leaves_a_wrapper_as_stocks_does_whatever_it_was_like(
 def test_hooks_of_a_loan_do_not_run_in_the_next_one(databases: Databases) -> None:
     connection = databases.add(AUTOCOMMIT=False)
     borrow(connection)
-    connection.run_on_commit = [(set(), lambda: None, False)]  # as on_commit() leaves it
+    connection.run_on_commit = [(set[str](), lambda: None, False)]  # as on_commit() leaves it
     connection.close()
     assert connection.run_on_commit == []
 

@@ -274,3 +274,51 @@ def test_the_return_of_an_evicted_connection_closes_it_in_a_calm_pool_too() -> N
     scripted.pool.checkin(one)
     scripted.pool.checkin(two)
     assert (one.connection.closed, two.connection.closed) == (True, False)
+
+
+def test_without_threads_each_return_looks_whether_housekeeping_is_due() -> None:
+    scripted = ScriptedPool(max_idle=60, num_workers=0)
+    scripted.warm(3)
+    scripted.warm(3)
+    lease = scripted.pool.checkout()
+    scripted.clock.advance(61)
+    scripted.pool.checkin(lease)
+    assert scripted.counts() == {"idle": 1}
+
+
+def test_what_comes_back_to_a_paused_pool_is_lent_when_it_is_resumed() -> None:
+    scripted = ScriptedPool(max_size=1)
+    lease = scripted.pool.checkout()
+    before = scripted.clock.now
+    scripted.pool.pause()
+    scripted.at(1, lambda: scripted.pool.checkin(lease))
+    scripted.at(5, scripted.pool.resume)
+    again = scripted.pool.checkout()
+    assert scripted.clock.now - before == pytest.approx(5)
+    scripted.clock.advance(2)
+    scripted.pool.checkin(again)
+    assert scripted.pool.get_stats()["usage_ms"] == 1000 + 2000
+    audit(scripted.pool)
+
+
+def test_check_leaves_the_connection_that_came_back_last_to_be_lent_first() -> None:
+    scripted = ScriptedPool()
+    leases = [scripted.pool.checkout() for _ in range(4)]
+    for lease in leases:
+        scripted.clock.advance(1)
+        scripted.pool.checkin(lease)
+    scripted.driver.opened[2].unanswered = True
+    assert scripted.pool.check() == 1
+    assert [e.number for e in scripted.pool._core.ledger.idle] == [1, 2, 4]
+    audit(scripted.pool)
+
+
+def test_a_check_of_the_newest_alone_puts_it_back_where_it_was() -> None:
+    scripted = ScriptedPool(keepalive=100)
+    one, two = scripted.pool.checkout(), scripted.pool.checkout()
+    scripted.pool.checkin(one)
+    scripted.clock.advance(50)
+    scripted.pool.checkin(two)
+    scripted.clock.advance(51)  # the older one is checked
+    assert scripted.driver.calls[-1] == ("check", 1)
+    assert scripted.pool.checkout().connection is two.connection

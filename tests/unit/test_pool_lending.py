@@ -10,7 +10,8 @@ from django_psycopg_pooled.errors import NotBorrowed, PoolClosed, PoolTimeout, T
 from django_psycopg_pooled.pool.entry import Entry, Lease
 from django_psycopg_pooled.pool.states import IllegalMove, State
 from django_psycopg_pooled.pool.waiter import Waiter
-from django_psycopg_pooled.testing import ScriptedDriver
+from django_psycopg_pooled.session import Effect
+from django_psycopg_pooled.testing import ScriptedConnection, ScriptedDriver
 from django_psycopg_pooled.testing.scripted import DriverError, RefusedError
 from tests.unit.scripted_pool import ScriptedPool, audit
 
@@ -489,3 +490,217 @@ def test_a_pin_holds_in_its_thread_and_may_be_nested() -> None:
         thread.join(5)
     assert seen == [False]
     assert not scripted.pool.pinned
+
+
+# ---- who gives back what
+
+
+def test_a_loan_given_back_once_more_does_nothing_to_the_next_borrowers_transaction() -> None:
+    scripted = ScriptedPool()
+    mine = scripted.pool.checkout()
+    scripted.pool.checkin(mine)
+    yours = scripted.pool.checkout()
+    yours.connection.status = TransactionStatus.INTRANS
+    scripted.pool.checkin(mine)
+    assert yours.connection.status is TransactionStatus.INTRANS
+    assert not yours.ended
+
+
+@pytest.mark.parametrize("calm", [False, True])
+def test_a_loan_that_two_threads_give_back_at_once_is_given_back_once(calm: bool) -> None:
+    """Else two borrowers would get one connection."""
+
+    class Driver(ScriptedDriver):
+        def is_tidy(self, connection: Any, shape: Any) -> bool:
+            if twice:
+                scripted.pool.checkin(twice.pop())  # the other thread is faster
+            return super().is_tidy(connection, shape)
+
+    twice: list[Lease] = []
+    scripted = ScriptedPool(Driver())
+    for _ in range(2 if calm else 1):
+        scripted.warm(1)
+    lease = scripted.pool.checkout()
+    scripted.pool._core.ledger.calm = calm
+    twice.append(lease)
+    scripted.pool.checkin(lease)
+    audit(scripted.pool)
+    assert scripted.counts() == {"idle": 1}
+    assert scripted.pool.checkout().connection is not scripted.pool.checkout().connection
+
+
+def test_putconn_gives_back_the_very_connection_of_several() -> None:
+    scripted = ScriptedPool()
+    raws = [scripted.pool.getconn() for _ in range(3)]
+    scripted.pool.putconn(raws[1])
+    [idle] = scripted.pool._core.ledger.idle
+    assert idle.connection is raws[1]
+    assert scripted.counts() == {"idle": 1, "lent": 2}
+
+
+def test_what_statements_left_in_a_session_is_reset_by_its_return() -> None:
+    scripted = ScriptedPool()
+    scripted.warm(1)
+    lease = scripted.pool.checkout()
+    lease.entry.session.dirt = int(Effect.SETTINGS)
+    scripted.pool.checkin(lease)
+    assert len(scripted.driver.resets) == 1
+    scripted.warm(1)
+    assert len(scripted.driver.resets) == 1
+
+
+def test_a_session_that_may_serve_no_more_has_all_connections_replaced(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scripted = ScriptedPool()
+    scripted.warm(3)
+    one, two = scripted.pool.checkout(), scripted.pool.checkout()
+    one.entry.session.dirt = int(Effect.OUSTED)
+    scripted.pool.checkin(one)
+    assert scripted.counts() == {"lent": 1}
+    assert not two.connection.closed
+    scripted.pool.checkin(two)
+    assert scripted.counts() == {}
+    assert "all connections are replaced" in caplog.text
+
+
+def test_why_a_connection_was_not_kept_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    scripted = ScriptedPool()
+    one, two = scripted.pool.checkout(), scripted.pool.checkout()
+    one.connection.status = TransactionStatus.ACTIVE
+    two.connection.status = TransactionStatus.INTRANS
+    two.connection.unanswered = True
+    scripted.pool.checkin(one)
+    assert "was given back in the middle of a statement; it is closed" in caplog.text
+    scripted.pool.checkin(two)
+    assert "could not be brought back and is closed: server closed" in caplog.text
+
+
+def test_an_interrupted_reset_closes_the_connection_and_loses_no_slot() -> None:
+    def interrupted(connection: object) -> None:
+        raise KeyboardInterrupt
+
+    scripted = ScriptedPool(max_size=1, reset=interrupted)
+    lease = scripted.pool.checkout()
+    with pytest.raises(KeyboardInterrupt):
+        scripted.pool.checkin(lease)
+    assert lease.connection.closed
+    assert scripted.counts() == {}
+
+
+def test_a_closed_pool_asks_no_server_to_tidy_up_what_it_closes() -> None:
+    scripted = ScriptedPool()
+    lease = scripted.pool.checkout()
+    lease.connection.status = TransactionStatus.INTRANS
+    scripted.pool.close()
+    scripted.driver.calls.clear()
+    scripted.pool.checkin(lease)
+    assert [method for method, _ in scripted.driver.calls] == ["close"]
+
+
+def test_on_checkout_has_each_connection_that_is_lent_and_its_failure_closes_it() -> None:
+    seen: list[int] = []
+
+    def hook(connection: Any) -> None:
+        seen.append(connection.number)
+        if len(seen) == 3:
+            raise DriverError("the hook failed")
+
+    scripted = ScriptedPool(min_size=1, max_size=1, on_checkout=hook)
+    scripted.warm(1)
+    scripted.warm(1)
+    with pytest.raises(DriverError, match="the hook failed"):
+        scripted.pool.checkout()
+    assert seen == [1, 1, 1]
+    assert scripted.driver.opened[0].closed
+    scripted.clock.advance(0.001)
+    assert scripted.counts() == {"idle": 1}
+    assert scripted.pool.get_stats()["returns_bad"] == 1
+
+
+def test_after_the_return_of_an_evicted_connection_min_size_is_filled_again() -> None:
+    scripted = ScriptedPool(min_size=1)
+    scripted.warm(1)
+    lease = scripted.pool.checkout()
+    scripted.pool.evict(lease)
+    scripted.pool.checkin(lease)
+    scripted.clock.advance(0.001)
+    assert scripted.counts() == {"idle": 1}
+
+
+# ---- the queue
+
+
+def test_a_request_that_was_refused_for_the_queues_length_is_an_error_in_the_statistics() -> None:
+    scripted = ScriptedPool(max_size=1, max_waiting=1)
+    scripted.pool.checkout()
+
+    def second() -> None:
+        with pytest.raises(TooManyRequests):
+            scripted.pool.checkout()
+
+    scripted.at(1, second)
+    with pytest.raises(PoolTimeout):
+        scripted.pool.checkout(timeout=2)
+    assert scripted.pool.get_stats()["requests_errors"] == 2
+
+
+def test_a_request_that_fell_out_of_the_queue_is_served_all_the_same() -> None:
+    """Whoever was about to serve it was interrupted."""
+    scripted = ScriptedPool(max_size=1)
+    lease = scripted.pool.checkout()
+    scripted.at(1, scripted.pool._core.ledger.next_waiter)
+    scripted.at(2, lambda: scripted.pool.checkin(lease))
+    assert scripted.pool.checkout(timeout=10).connection is lease.connection
+    audit(scripted.pool)
+
+
+def test_a_request_that_was_refused_is_not_in_the_queue_any_more() -> None:
+    scripted = ScriptedPool(max_size=1)
+    lease = scripted.pool.checkout()
+    with pytest.raises(PoolTimeout):
+        scripted.pool.checkout(timeout=1)
+    assert scripted.pool.get_stats()["requests_waiting"] == 0
+    scripted.pool.checkin(lease)
+    assert scripted.counts() == {"idle": 1}
+
+
+def test_a_wait_that_is_interrupted_passes_on_what_it_was_handed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scripted = ScriptedPool(max_size=1)
+    lease = scripted.pool.checkout()
+
+    def wait(*_: object) -> bool:
+        scripted.pool.checkin(lease)  # to the one who waits
+        assert scripted.counts() == {"lent": 1}
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(scripted.clock, "wait", wait)
+        with pytest.raises(KeyboardInterrupt):
+            scripted.pool.checkout()
+    assert scripted.counts() == {"idle": 1}
+    assert scripted.pool.get_stats()["requests_waiting"] == 0
+    audit(scripted.pool)
+
+
+def test_a_loan_dropped_in_line_comes_back_while_its_connections_earlier_loan_is_kept() -> None:
+    """A wrapper keeps the Lease of its last loan for the next one."""
+
+    class Driver(ScriptedDriver):
+        def connect(self) -> ScriptedConnection:
+            connection = super().connect()
+            self.opened.clear()
+            return connection
+
+        def watch(self, connection: Any) -> Watch:
+            return lambda _ms: False
+
+    scripted = ScriptedPool(Driver(), max_size=1)
+    kept = scripted.pool.checkout()
+    scripted.pool.checkin(kept)
+    kept.connection = None  # as the wrapper does
+    scripted.pool.checkout()  # and forget it
+    assert scripted.pool.checkout(timeout=5).connection.number == 1
+    assert scripted.pool.get_stats()["reclaimed"] == 1
