@@ -35,6 +35,7 @@ from django_psycopg_pooled import pools
 from django_psycopg_pooled.control.client import ask_all
 from django_psycopg_pooled.control.protocol import Request
 from django_psycopg_pooled.management.process import project
+from django_psycopg_pooled.execution import watched
 from tests.server.support import eventually
 warnings.filterwarnings("ignore", message=".*multi-threaded.*fork", category=DeprecationWarning)
 logging.disable(logging.CRITICAL)  # an idle transaction is logged, and not what is tested
@@ -118,7 +119,7 @@ parents, codes = set(), {}
 
 HAMMERED = """
 FORKS, SEED = int(sys.argv[1]), sys.argv[2]
-pool.queries._journal.full_at = 1
+watched.FOLD_AT = 1  # so that executions are counted all the while
 stop, wrong = threading.Event(), []
 def hammer(work, number):
     mine = random.Random(f"{SEED} {number}")
@@ -136,7 +137,6 @@ def count_and_prepare(tag, mine):
     parents.add(ask(tag, mine.randrange(8)))
 def look_up_new_texts(tag, mine):
     parents.add(ask(tag, mine.randrange(10**9)))
-    pool.queries._journal.full_at = 1
 def be_idle_in_a_transaction(tag, mine):
     with transaction.atomic():
         before = ask(tag, 1)
