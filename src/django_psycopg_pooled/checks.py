@@ -23,7 +23,7 @@ from django_psycopg_pooled.options import PoolOptions
 THREADS = re.compile(r"(?:^| )--threads[ =](\d+)(?= |$)")
 
 # What is bound to a session of the server.
-NOT_BEHIND_A_POOLER = ("prepare", "plan_cache_mode", "idle_in_transaction_timeout")
+NOT_BEHIND_A_POOLER = ("plan_cache_mode", "idle_in_transaction_timeout")
 
 # Each id with what it says, for the reference page.
 CHECKS = {
@@ -102,7 +102,7 @@ def _check_prepare(
     pool: str, options: PoolOptions, settings: dict[str, Any]
 ) -> Iterator[CheckMessage]:
     binds_on_server = is_psycopg3 and settings["OPTIONS"].get("server_side_binding") is True
-    if options.prepare and not options.pooler and binds_on_server:
+    if options.prepare and binds_on_server:
         yield Warning(
             f"{pool}: prepare is {options.prepare!r}, and server_side_binding is True: nothing is"
             " prepared, since only statements that are bound in this process are.",
@@ -135,6 +135,8 @@ def _check_idle(pool: str, options: PoolOptions) -> Iterator[CheckMessage]:
 
 def _check_pooler(pool: str, options: PoolOptions) -> Iterator[CheckMessage]:
     given = [name for name in NOT_BEHIND_A_POOLER if getattr(options, name)]
+    if options.prepare and not is_psycopg3:  # it prepares by SQL, which no pooler follows
+        given.append("prepare")
     if options.pooler and given:
         yield Warning(
             f"{pool}: pooler is {options.pooler!r}, so {' and '.join(given)} cannot hold: the next"

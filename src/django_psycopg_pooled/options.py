@@ -147,7 +147,8 @@ class PoolOptions:
     pooler: str = option(
         "", "What stands between this pool and the server: 'pgbouncer' for PgBouncer in transaction"
         " mode and its like. Then nothing is used that is bound to a server session: no start-up"
-        " options, no reset, no cursors on the server.",
+        " options but yours, no reset, no cursors on the server, and nothing prepared unless"
+        " `prepare` asks for it.",
         choices=("", "pgbouncer"), live=False,
     )  # fmt: skip
     leak_threshold: float = option(
@@ -159,7 +160,8 @@ class PoolOptions:
         None, "Which statements run as prepared statements. 'auto': those that are executed often,"
         " as long as that is measured to be no slower. 'registered': what add_prepare_target() and"
         " prepare() name. False: none. None: 'auto' with psycopg 3, False with psycopg2, which"
-        " prepares by SQL (see the known limits). Where `pooler` is set none, whatever this says.",
+        " prepares by SQL (see the known limits), and where `pooler` is set. What is asked for"
+        " there is prepared if the pooler keeps its clients' statements apart: the pool finds out.",
         choices=("auto", "registered"), live=False,
     )  # fmt: skip
     prepare_threshold: int = option(
@@ -285,6 +287,11 @@ class PoolOptions:
         if not self.max_lifetime:
             return math.inf
         return self.max_lifetime * (1.0 - self.max_lifetime_jitter * share)
+
+    @property
+    def preparing(self) -> Any:
+        """What `prepare` says; behind a pooler nothing is prepared unless it is asked for."""
+        return False if self.pooler and self.prepare is None else self.prepare
 
     @cached_property
     def returns_quietly(self) -> bool:

@@ -262,14 +262,20 @@ def test_each_alias_has_its_own_time_zone_on_shared_sessions(bounced: Bounced) -
 
 
 @pytest.mark.parametrize("refused", [{}, {"plan_cache_mode": "auto"}])
-def test_without_the_option_a_pooler_that_refuses_start_up_options_is_noticed_and_used(
+def test_without_the_option_a_pooler_is_noticed_and_used(
     bounced: Bounced, edition: Edition, refused: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An old one takes none; a newer one those that it keeps for each client, as the time zone."""
+    """An old one takes no start-up options; a newer one those that it keeps for each client, as the
+    time zone, to which RESET ALL does not return."""
     connection = bounced.add({"pooler": "", **refused}, TIME_ZONE="Asia/Tokyo")
-    assert value(connection, "SHOW TimeZone") == "Asia/Tokyo"
-    noticed = "set the pool's option `pooler`" in caplog.text
-    assert noticed == (edition is BEFORE_1_20 or bool(refused))
+    for _ in range(2):
+        assert value(connection, "SHOW TimeZone") == "Asia/Tokyo"
+        value(connection, "SELECT set_config('work_mem', '7MB', false)")
+        connection.close()
+    told = " ".join(caplog.text.split())
+    assert "set the pool's option `pooler`" in told
+    refuses = edition is BEFORE_1_20 or bool(refused)
+    assert ("takes no start-up options" in told) == refuses
 
 
 def test_a_restart_of_pgbouncer_fails_no_request_that_comes_after_it(bounced: Bounced) -> None:

@@ -180,7 +180,7 @@ def test_a_block_prepares_what_runs_in_it(databases: Databases) -> None:
 
 
 def test_nothing_is_prepared_when_it_is_off_or_behind_a_pooler(databases: Databases) -> None:
-    for pool in ({"prepare": False}, {"pooler": "pgbouncer"}):
+    for pool in ({"prepare": False}, {"prepare": None, "pooler": "pgbouncer"}):
         things = with_things(databases, **pool)
         with prepare():
             for _ in range(3):

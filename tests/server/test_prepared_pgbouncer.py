@@ -7,6 +7,7 @@ PAINS 28: "prepared statement does not exist"; worse, and without an error: anot
 """
 
 import contextlib
+import threading
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -21,7 +22,7 @@ from django_psycopg_pooled.integration.database_pool import DatabasePool
 from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
 from tests.server.databases import Databases, assert_all_came_back
-from tests.server.support import Call, eventually, require, wrapper
+from tests.server.support import Call, eventually, require, value, wrapper
 
 SERVERS, CLIENTS, ROUNDS = 2, 4, 40
 COUNT = "SELECT count(*) FROM pg_prepared_statements"
@@ -125,10 +126,10 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @behind(KINDS)
-def test_with_the_option_nothing_is_prepared(
+def test_with_the_option_nothing_is_prepared_by_itself(
     bounced: Bounced, caplog: pytest.LogCaptureFixture
 ) -> None:
-    connection = bounced.through(pooler="pgbouncer")
+    connection = bounced.through(pooler="pgbouncer", prepare=None)
     clients = Clients(connection.alias)
     clients.run(atomic=False)
     clients.run(atomic=True)
@@ -144,10 +145,12 @@ def test_with_the_option_nothing_is_prepared(
 @pytest.mark.skipif(not APART, reason="psycopg2 prepares by SQL")
 @behind([TOLD])
 @pytest.mark.parametrize("atomic", [False, True])
+@pytest.mark.parametrize("pooler", ["", "pgbouncer"])
 def test_a_pgbouncer_that_keeps_them_apart_serves_prepared_statements(
-    bounced: Bounced, caplog: pytest.LogCaptureFixture, atomic: bool
+    bounced: Bounced, caplog: pytest.LogCaptureFixture, pooler: str, atomic: bool
 ) -> None:
-    connection = bounced.through(prepared_max=2)  # fewer than there are: some are closed
+    # Fewer than there are: some are closed.
+    connection = bounced.through(prepared_max=2, pooler=pooler)
     clients = Clients(connection.alias)
     clients.run(atomic=atomic)
     assert (clients.served, clients.errors) == (CLIENTS * ROUNDS, [])
@@ -158,11 +161,38 @@ def test_a_pgbouncer_that_keeps_them_apart_serves_prepared_statements(
     assert warnings(caplog) == []
 
 
+@pytest.mark.skipif(not APART, reason="psycopg2 prepares by SQL")
+@behind([TOLD])
+def test_the_mode_of_one_statement_reaches_no_other_client(bounced: Bounced) -> None:
+    sql = "SELECT %s::int + 1"
+    connection = bounced.through(prepare="registered", pooler="pgbouncer")
+    pool_of(connection).add_prepare_target(sql, plan_cache_mode="force_custom_plan")
+    other = bounced.through(prepare=False, pooler="pgbouncer")
+    found: set[str] = set()
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            with transaction.atomic(using=other.alias):
+                found.add(value(wrapper(other.alias), "SHOW plan_cache_mode"))
+
+    looks = [Call(look) for _ in range(SERVERS)]
+    try:
+        assert [value(connection, sql, number) for number in range(300)] == [*range(1, 301)]
+    finally:
+        done.set()
+        for call in looks:
+            call.outcome()
+    assert hits(connection) > 0
+    assert found == {"auto"}
+
+
 @behind(MIXING)
-def test_without_the_option_no_row_is_wrong_and_autocommit_sees_no_error(
-    bounced: Bounced, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("pooler", ["", "pgbouncer"])
+def test_where_clients_are_mixed_no_row_is_wrong_and_autocommit_sees_no_error(
+    bounced: Bounced, caplog: pytest.LogCaptureFixture, pooler: str
 ) -> None:
-    connection = bounced.through()
+    connection = bounced.through(pooler=pooler)
     clients = Clients(connection.alias)
     clients.run(atomic=False)
     assert (clients.served, clients.errors) == (CLIENTS * ROUNDS, [])

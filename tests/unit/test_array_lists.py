@@ -189,7 +189,7 @@ def test_a_lookup_of_the_users_own_is_left_alone(alias: str) -> None:
         {"ENGINE": STOCK},
         {"OPTIONS": {"pool": False}},
         {"OPTIONS": {"pool": {"prepare": False}}},
-        {"OPTIONS": {"pool": {"prepare": "auto", "pooler": "pgbouncer"}}},
+        {"OPTIONS": {"pool": {"pooler": "pgbouncer"}}},
     ],
     indirect=True,
     ids=str,

@@ -136,10 +136,11 @@ def test_a_hook_that_is_never_called_is_told(cause: str) -> None:
 
 
 def test_options_that_cannot_hold_behind_a_pooler_are_told_together() -> None:
-    pool = {"pooler": "pgbouncer", "prepare": "auto", "idle_in_transaction_timeout": 10}
-    [message] = run(OPTIONS={"pool": pool, "server_side_binding": True})
+    names = ("plan_cache_mode", "idle_in_transaction_timeout")
+    pool = {"pooler": "pgbouncer", "plan_cache_mode": "auto", "idle_in_transaction_timeout": 10}
+    [message] = run(OPTIONS={"pool": pool})
     assert message.id == "django_psycopg_pooled.W006"
-    assert "so prepare and idle_in_transaction_timeout cannot hold" in message.msg
+    assert f"so {' and '.join(names)} cannot hold" in message.msg
     assert run(OPTIONS={"pool": {"pooler": "pgbouncer"}}) == []
 
 

@@ -35,7 +35,7 @@ _FLOATS = frozenset({700, 701})
 _INT4, _INT8, _NUMERIC, _FLOAT8 = 23, 20, 1700, 701
 _TEXT, _UNKNOWN = 25, 0
 _BY_VALUE = _INTEGERS | _FLOATS | {_NUMERIC, _TEXT}
-_IDLE, _IN_TRANSACTION = 0, 2
+_IDLE, _IN_TRANSACTION, _FAILED = 0, 2, 3
 
 _SAVEPOINT = b"SAVEPOINT _dpp_trial"
 _RELEASE = b"RELEASE SAVEPOINT _dpp_trial"
@@ -199,13 +199,24 @@ def _run_in_mode(cursor: Any, query: Any, statement: Statement, values: Values) 
     """The same with plan_cache_mode set, for this execution only: three round trips."""
     connection = cursor._conn
     yield from connection._start_query()
-    yield from connection._exec_command(b"SET plan_cache_mode = " + statement.plan_cache_mode)
+    pgconn = connection.pgconn
+    alone = pgconn.transaction_status == _IDLE
+    # In a transaction of its own, with which the setting ends: a pooler may give the session to
+    # another client as soon as there is none.
+    setting = b"BEGIN; SET LOCAL " if alone else b"SET "
+    pgconn.send_query(setting + b"plan_cache_mode = " + statement.plan_cache_mode)
+    for result in (yield from generators.execute(pgconn)):
+        if result.status == ExecStatus.FATAL_ERROR:
+            raise errors.error_from_result(result, encoding=pgconn._encoding)
     try:
         yield from _run(cursor, query, statement, values)
     finally:
-        # In a failed transaction the SET is taken back with what has failed.
-        if connection.pgconn.transaction_status in (_IDLE, _IN_TRANSACTION):
-            yield from connection._exec_command(b"RESET plan_cache_mode")
+        if pgconn.transaction_status == _IN_TRANSACTION:
+            end = b"COMMIT" if alone else b"RESET plan_cache_mode"
+            yield from connection._exec_command(end)
+        elif pgconn.transaction_status == _FAILED and alone:
+            yield from connection._exec_command(b"ROLLBACK")
+        # A transaction of the user's that has failed takes the setting back with it.
 
 
 def _start(cursor: Any, query: Any, values: Values) -> None:

@@ -33,7 +33,7 @@ class Statements:
         self.preparer = Preparer(
             binding,
             name=name,
-            mode=False if options.pooler else options.prepare,
+            mode=options.preparing,
             threshold=options.prepare_threshold,
             prepared_max=options.prepared_max,
             shown=fingerprint,

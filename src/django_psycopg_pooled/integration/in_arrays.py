@@ -189,7 +189,7 @@ def prepares(connection: Any) -> bool:
     if not isinstance(options, Mapping):
         options = {}
     mode = options.get("prepare")
-    return bool(BINDING.by_default if mode is None else mode) and not options.get("pooler")
+    return bool(BINDING.by_default and not options.get("pooler") if mode is None else mode)
 
 
 class ArrayOperations:

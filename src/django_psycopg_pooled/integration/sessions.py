@@ -63,6 +63,7 @@ class Sessions:
         self._credentials = Credentials(source, options.credentials_ttl) if source else None
         # Whether the server takes settings in the start-up packet: old PgBouncers do not.
         self._takes_startup_options = not options.pooler
+        self._knows_who_answers = bool(options.pooler)
 
     def open(self) -> Any:
         """A new driver connection, ready for Django. Blocks; raises what the driver raises."""
@@ -70,6 +71,7 @@ class Sessions:
         connection = self._connect(wrapper)
         try:
             DRIVER.tidy(connection)
+            self._look_who_answers(connection)
             connection._pool_session = self._new_session()
             connection.cursor_factory = watched(connection.cursor_factory)
             if hasattr(connection, "server_cursor_factory"):
@@ -80,6 +82,26 @@ class Sessions:
             raise
         LISTENER.wake()  # a process that has a connection has something to tell
         return connection
+
+    def _look_who_answers(self, connection: Any) -> None:
+        """Once for each pool: whether it is the server process that the connection was told of."""
+        if self._knows_who_answers:
+            return
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_catalog.pg_backend_pid()")
+            [pid] = cursor.fetchone()
+        self._knows_who_answers = True
+        if pid == DRIVER.server_pid(connection):
+            return
+        # Some take the settings of the start-up packet and set them by themselves: to RESET ALL
+        # they are no defaults.
+        self._takes_startup_options = False
+        logger.warning(
+            "pool %r: a pooler stands between: the connection was told of server process %d, and"
+            " process %d answers. If it is PgBouncer in transaction mode or its like, set the"
+            " pool's option `pooler`: a reset may reach another session than was used.",
+            self._alias, DRIVER.server_pid(connection), pid,
+        )  # fmt: skip
 
     def restorer(self) -> Callable[[Any], None] | None:
         """What gives a session back what RESET ALL took; None if the start-up packet does it."""

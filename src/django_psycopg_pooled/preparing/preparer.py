@@ -319,8 +319,9 @@ class Preparer:
             self._tell_book(None)
             logger.warning(
                 "pool %r prepares no statements from now on: a pooler stands between, and the next"
-                ' statement may meet another session. Set pooler="pgbouncer"; or have PgBouncer'
-                " >= 1.21 with max_prepared_statements > 0, and set nothing.", self._name,
+                ' statement may meet another session. Set pooler="pgbouncer"; to have statements'
+                " prepared there too, take psycopg 3, PgBouncer >= 1.21 with"
+                ' max_prepared_statements > 0, and prepare="auto".', self._name,
             )  # fmt: skip
 
     def _tell_book(self, sql: str | None) -> None:

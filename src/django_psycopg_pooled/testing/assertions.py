@@ -262,8 +262,8 @@ def _calls(pool: DatabasePool, text: str) -> int:
 
 def _why_not_prepared(pool: DatabasePool, text: str) -> str:
     options = pool.options
-    if options.pooler:
-        return f"Nothing is prepared behind a pooler (pooler={options.pooler!r})."
+    if options.pooler and options.prepare is None:
+        return f"Behind a pooler nothing is prepared by itself (pooler={options.pooler!r})."
     if not options.prepare:
         return "The pool's option prepare is False: set it to 'auto' or 'registered'."
     reasons = [
