@@ -40,7 +40,7 @@ def _run(journal: Journal, *records: Record) -> None:
     """Write executions down as cursors do."""
     for record in records:
         journal.trail.append(_execution(record))
-        if len(journal.trail) >= journal.full_at:
+        if len(journal.trail) >= FOLD_AT:
             journal.full()
 
 
@@ -184,7 +184,7 @@ def test_memory_is_flat_over_300_000_statements_with_lists_of_all_lengths(
             journal.trail.append(
                 (book.look_up(sql), unit, unit, PLACE, rng.random(), 1, 0.0, n, None, False)
             )
-            if len(journal.trail) >= journal.full_at:
+            if len(journal.trail) >= FOLD_AT:
                 journal.full()
         gc.collect()
         return tracemalloc.get_traced_memory()[0]
@@ -369,8 +369,7 @@ def test_eight_threads_and_a_pools_workers_lose_nothing_and_count_nothing_twice(
         thread.start()
     for thread in threads:
         thread.join(30)
-    journal.finish()
-    assert len(journal.trail) < FOLD_HERE
+    assert journal._asked.acquire(timeout=30)  # which the last one to be asked gives back
     assert reporters == {"pool-journal"}
     assert sum(_calls(journal).values()) == 16_000
     runtime.stop()

@@ -9,7 +9,7 @@ from django_psycopg_pooled.preparing.preparer import AsItIs, Preparer
 from django_psycopg_pooled.session import Effect, Session
 from django_psycopg_pooled.statements.book import Book, Record
 from django_psycopg_pooled.statements.fingerprint import fingerprint
-from django_psycopg_pooled.statements.journal import Execution, Journal
+from django_psycopg_pooled.statements.journal import FOLD_AT, Execution, Journal
 from django_psycopg_pooled.tracking.labels import current
 
 now = SYSTEM_CLOCK.monotonic
@@ -109,7 +109,7 @@ class WatchedSession(Session):
         try:
             if elapsed >= journal.slow_after:
                 journal.slow(Execution._make(execution), stack)
-            if len(trail) >= journal.full_at:
+            if len(trail) >= FOLD_AT:
                 journal.full()
         except Exception as error:
             journal.failed(error)

@@ -48,7 +48,7 @@ class Execution(NamedTuple):
 class Journal:
     """Counts the executions of one pool by the fingerprint of their text; lives as long as it.
 
-    Who executes a statement appends it to `trail`, and calls full() when `full_at` are there. A
+    Who executes a statement appends it to `trail`, and calls full() when FOLD_AT are there. A
     deque's append() and popleft() are atomic, with the GIL and without it, so every execution is
     counted once, by whoever holds the lock just then.
 
@@ -84,20 +84,17 @@ class Journal:
         """In a child of fork(): locks that nobody holds, and nothing of what the parent did."""
         self._lock = threading.Lock()
         self._asked = threading.Lock()
-        # How long the trail may be before full() is called; longer while somebody is asked.
-        self.full_at = FOLD_AT
         self.trail.clear()
         self._forget()
 
     def full(self) -> None:
-        """The trail has reached `full_at`: see that it is counted. In the thread of a statement.
+        """FOLD_AT are in the trail: see that they are counted. In the thread of a statement.
 
         Does not block. Worst case: FOLD_AT executions counted here.
         """
         if self._asked.acquire(blocking=False):
             asked = False
             try:
-                self.full_at = FOLD_HERE
                 self.in_background(self._fold_as_asked)
                 asked = True
             finally:
@@ -168,7 +165,6 @@ class Journal:
             self._be_asked_again()
 
     def _be_asked_again(self) -> None:
-        self.full_at = FOLD_AT
         with suppress(RuntimeError):  # given back before, by one who was interrupted while asking
             self._asked.release()
 
