@@ -8,7 +8,6 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -53,8 +52,8 @@ class Journal:
     counted once, by whoever holds the lock just then.
 
     Guards: `_lock` guards `_families` and what is in them, `_other`, and taking from `trail`.
-    `_asked` guards nothing: it is taken while somebody in the background is asked to count, from
-    when he is asked until he has done it, and is given back by him.
+    `_asked` needs no guard: who asks a second time for the same does no harm.
+    An interruption leaves no lock taken: only `with` takes them.
     Invariant: at most *capacity* families; what the forgotten ones had is in `_other`.
     """
 
@@ -83,36 +82,37 @@ class Journal:
     def restart(self) -> None:
         """In a child of fork(): locks that nobody holds, and nothing of what the parent did."""
         self._lock = threading.Lock()
-        self._asked = threading.Lock()
+        self._asked = False  # somebody in the background is to count, or is at it
         self.trail.clear()
         self._forget()
 
     def full(self) -> None:
         """FOLD_AT are in the trail: see that they are counted. In the thread of a statement.
 
-        Does not block. Worst case: FOLD_AT executions counted here.
+        Worst case: FOLD_AT executions counted here, or those of another thread waited for that
+        came to it at the same moment.
         """
-        if self._asked.acquire(blocking=False):
-            asked = False
+        if not self._asked:
+            self._asked = True
+            done = False
             try:
                 self.in_background(self._fold_as_asked)
-                asked = True
+                done = True
             finally:
-                if not asked:  # interrupted, as a greenlet may be
-                    self._be_asked_again()
-        elif len(self.trail) >= FOLD_HERE and self._lock.acquire(blocking=False):
-            try:
+                if not done:  # interrupted, as a greenlet may be
+                    self._asked = False
+        elif len(self.trail) >= FOLD_HERE and not self._lock.locked():
+            with self._lock:
                 self._fold_locked(FOLD_AT)
-            finally:
-                self._lock.release()
 
     def fold(self) -> None:
-        """Count what has piled up; leaves it to another thread if one is at it. Does not block."""
-        if self._lock.acquire(blocking=False):
-            try:
+        """Count what has piled up; leaves it to another thread if one is at it.
+
+        Blocks only for one that came to it at the same moment.
+        """
+        if not self._lock.locked():
+            with self._lock:
                 self._fold_locked()
-            finally:
-                self._lock.release()
             self.after_fold()
 
     def finish(self) -> None:
@@ -120,9 +120,10 @@ class Journal:
 
         Waits for the worker, PATIENCE_S at the longest.
         """
-        if self._clock.wait(self._asked, PATIENCE_S):
-            self._asked.release()
-        else:
+        deadline = self._clock.monotonic() + PATIENCE_S
+        while self._asked and self._clock.monotonic() < deadline:
+            self._clock.sleep(0.001)
+        if self._asked:
             self.fold()
 
     def failed(self, error: BaseException) -> None:
@@ -162,11 +163,7 @@ class Journal:
         except Exception as error:
             self.failed(error)
         finally:
-            self._be_asked_again()
-
-    def _be_asked_again(self) -> None:
-        with suppress(RuntimeError):  # given back before, by one who was interrupted while asking
-            self._asked.release()
+            self._asked = False
 
     def _fold_locked(self, at_most: int = sys.maxsize) -> None:
         now = self._wall()
