@@ -358,7 +358,7 @@ def _assert_whole(scene: Scene, sql: str) -> None:
     statements = pool._statements
     plan = statements.book.look_up(sql).plan
     locks = [statements.book._lock, statements.preparer._lock, *([plan._lock] if plan else [])]
-    locks += [scene.journal._lock, scene.journal._asked]
+    locks.append(scene.journal._lock)
 
     def no_lock_is_held_for_ever() -> bool:
         return not any(lock.locked() for lock in locks)

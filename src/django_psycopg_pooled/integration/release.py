@@ -35,7 +35,6 @@ class EarlyRelease(StockWrapper):
     # Set by each connect(); None before the first.
     _releases_early: bool | None = None
     _pinned = True
-    _greeted = False  # there is no need to ask whether connection_created must be sent
     _greeting: "_Greeting | None" = None  # of the present request, or of an earlier one
     _goes_on = False  # the next loan is for the same request as the last
     # Cursors of this loan that are open.
@@ -96,7 +95,6 @@ class EarlyRelease(StockWrapper):
 
     def _greet_session(self, lease: Lease) -> None:
         """Send connection_created if this server session has not had it: what it did stays."""
-        self._greeted = False  # the next loan may be of another session
         entry, session = lease.entry, lease.entry.session
         if entry.announced:
             return
@@ -119,7 +117,6 @@ class EarlyRelease(StockWrapper):
         What receivers register stays on the driver's connection between the request's loans. The
         next request that meets it there takes it away: it may be a tenant's.
         """
-        self._greeted = False
         goes_on, self._goes_on = self._goes_on, False
         entry, session = lease.entry, lease.entry.session
         greeting = self._greeting

@@ -101,8 +101,8 @@ class PooledWrapper(QuickCursors):
         self.closed_in_transaction = False
         self.errors_occurred = False
         self.health_check_done = True
-        self._releases_early = early = pool.options.release == "transaction"
-        if early:
+        self._releases_early = pool.options.release == "transaction"
+        if self._releases_early:
             self._pinned = True
             self._open_cursors = 0
         if self._lease is not None:
@@ -123,8 +123,7 @@ class PooledWrapper(QuickCursors):
             self.set_autocommit(settings["AUTOCOMMIT"])
         if self.alias not in RAN_DB_VERSION_CHECK:
             self.init_connection_state()
-        if connection_created.receivers and not (early and self._greeted):
-            self._greeted = True
+        if connection_created.receivers:
             self._announce(pool)
         self.run_on_commit = []
 
@@ -208,7 +207,6 @@ class PooledWrapper(QuickCursors):
         Stock's, without asking twice whose thread this is: it is on the path of every request.
         """
         lease, lender = self._lease, self._lender
-        self._greeted = False
         if (
             lease is None
             or lender is None
@@ -219,11 +217,15 @@ class PooledWrapper(QuickCursors):
             or _get_running_loop() is not None
         ):
             super().close()  # which refuses other threads, and async code
+            if self.connection is None:
+                self._give_back()  # somebody has taken it away
             return
         self.run_on_commit = []
         self._lease = self._lender = self.connection = None
+        # Old cursors may have that of an early release, and another thread is in a shared one.
+        spare = lease.entry.bound and not self._releases_early
         lender.checkin(lease)
-        if not self._releases_early:  # then old cursors may have it still
+        if spare:
             lease.connection = None  # whoever refers to one seems to use it
             self._spare = lease
 

@@ -44,18 +44,27 @@ class Watchdog:
             return
         ticket = object()
         until = self._clock.monotonic() + seconds
-        with self._lock:
-            self._watched[ticket] = until, connection
-            arm = not self._armed
-            self._armed = True
-        if arm:
-            self._runtime.call_at(until, self._look)
         try:
+            self._watch(ticket, connection, until)
             yield
         finally:
             with self._lock:
                 # None: in a child of fork() that ends a block which the parent has begun.
                 self._watched.pop(ticket, None)
+
+    def _watch(self, ticket: object, connection: object, until: float) -> None:
+        arm = False
+        try:
+            with self._lock:
+                self._watched[ticket] = until, connection
+                arm = not self._armed
+                self._armed = True
+            if arm:
+                self._runtime.call_at(until, self._look)
+                arm = False
+        finally:
+            if arm:  # interrupted before there was a timer: the next one sets it
+                self._armed = False
 
     def _look(self) -> None:
         """Hang up on those that are late, and come again for the next."""

@@ -28,15 +28,15 @@ class Keeper:
         """Have *variant* prepared on this connection; None if it is to run as it is this time."""
         binding = self._binding
         statement = variant.statement
-        held = holdings.pop(variant, None)
+        held = holdings.get(variant)
         if held is not None and held.rests and held.statement is statement:
             held.rests, held.runs = False, statement
-            holdings[variant] = held
+            holdings.move_to_end(variant)
             return None
         if held is not None:  # outdated or doubtful
-            self._close(cursor, held)
+            self._close(cursor, holdings, variant)
         while len(holdings) >= self._max:
-            self._close(cursor, holdings.popitem(last=False)[1])
+            self._close(cursor, holdings, next(iter(holdings)))
         if self._wonders and self._is_elsewhere(cursor):
             return None
         inside = binding.in_transaction(cursor.connection)
@@ -89,9 +89,12 @@ class Keeper:
             plan.outdated(variant, holdings[variant].statement, self._now())
         return idle
 
-    def _close(self, cursor: Any, held: Held) -> None:
+    def _close(self, cursor: Any, holdings: Holdings, variant: Variant) -> None:
+        held = holdings[variant]
+        held.doubtful()  # if this is interrupted, it is closed once more; that does no harm
         held.hand_in(self._now())
         self._binding.close(cursor, held.statement)
+        del holdings[variant]
 
     def _is_elsewhere(self, cursor: Any) -> bool:
         self.is_away = self.is_away or bool(self._binding.is_elsewhere(cursor))

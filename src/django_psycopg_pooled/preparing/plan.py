@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from django_psycopg_pooled.drivers.preparing import NAME_PREFIX, Binding, Types
+from django_psycopg_pooled.forking import restart_in_child
 from django_psycopg_pooled.preparing.figures import Figures, Verdict
 
 MOST_VARIANTS = 4
@@ -104,6 +105,7 @@ class Plan:
         self._stale_times = 0
         self._stale_at = 0.0
         self.restart()
+        restart_in_child(self)
 
     def restart(self) -> None:
         """In a child of fork(): a lock that no thread of the parent holds."""

@@ -109,8 +109,6 @@ class Preparer:
     def restart(self) -> None:
         """In a child of fork(): locks that no thread of the parent holds."""
         self._lock = threading.Lock()
-        for plan in list(self._plans.values()):
-            plan.restart()
 
     @property
     def off(self) -> bool:

@@ -176,7 +176,8 @@ def live(thread_id: int, suspended: FrameType | None = None) -> RawStack | None:
     found = False
     frame = suspended or sys._current_frames().get(thread_id)
     for _ in _LIVE_DEPTH:
-        if frame is None or (found and len(raw) == _LIVE_RECORDED):
+        # Not a frame, once seen on Python 3.11: the thread ran on while its frames were looked at.
+        if not isinstance(frame, FrameType) or (found and len(raw) == _LIVE_RECORDED):
             break
         here, users = (frame.f_code, frame.f_lasti), _is_users(frame.f_code.co_filename)
         if len(raw) < _LIVE_RECORDED:
