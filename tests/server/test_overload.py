@@ -1,17 +1,22 @@
-"""Ten times more requests than the pool can serve: as many are served as ever. PAINS 18."""
+"""Ten times more requests than the pool can serve: as many are served as ever. PAINS 16, 18."""
 
+import contextlib
+import threading
+import time
 from dataclasses import dataclass
 
 import pytest
+from django.db import OperationalError
 
 from benchmarks import command, overload
 from benchmarks.figures import percentile
 from benchmarks.peers import OURS, named
 from benchmarks.tables import ERROR, WIDTH
 from benchmarks.tasks.overload import Outcome, offer
+from devtools.proxy import TcpProxy
 from django_psycopg_pooled.pool.pool import Pool
 from tests.server.databases import Databases
-from tests.server.support import assert_adds_up, fill, pool_of, value, wrapper
+from tests.server.support import Call, assert_adds_up, fill, pool_of, value, wrapper
 
 SIZE = 4
 SERVICE_S = 0.02
@@ -19,6 +24,7 @@ TIMEOUT_S = 0.3
 MAX_WAITING = 8
 THREADS = 60
 CAPACITY_FOR_S, OVERLOAD_FOR_S = 1.5, 6
+CROWD = 500
 
 
 @dataclass(frozen=True)
@@ -96,3 +102,43 @@ def test_the_benchmark_tells_what_became_of_the_requests() -> None:
             assert row["goodput"], row
     assert report.tables[0].rows[0]["refused_ms"]
     assert all(len(line) <= WIDTH for line in report.text().splitlines())
+
+
+def crowd(alias: str, sql: str) -> list[float]:
+    """CROWD threads ask at once; the seconds that each waited in vain, 0 for who was served."""
+    together = threading.Barrier(CROWD)
+
+    def ask() -> float:
+        together.wait(60)
+        began = time.perf_counter()
+        with contextlib.suppress(OperationalError):
+            value(wrapper(alias), sql)
+            wrapper(alias).close()
+            return 0.0
+        return time.perf_counter() - began
+
+    return [call.outcome() for call in [Call(ask) for _ in range(CROWD)]]
+
+
+def test_no_crowd_exceeds_the_maximum_while_connects_are_slow_and_no_wait_its_timeout(
+    databases: Databases,
+) -> None:
+    """PAINS 16: jneight/django-db-geventpool#70, #96."""
+    with TcpProxy(databases.server.host, databases.server.port, connect_delay_s=0.15) as proxy:
+        connection = databases.add(
+            {"max_size": SIZE, "timeout": 25}, HOST=proxy.host, PORT=proxy.port
+        )
+        pool = pool_of(connection)
+        assert crowd(connection.alias, "SELECT pg_sleep(0.001)") == [0.0] * CROWD
+        assert 0 < proxy.accepted <= SIZE
+        pool.configure(timeout=1)
+        waits = crowd(connection.alias, "SELECT pg_sleep(0.4)")
+        in_vain = sorted(wait for wait in waits if wait)
+        print(f"{len(in_vain)} waited in vain, {in_vain[0]:.2f} to {in_vain[-1]:.2f} s")
+        assert len(in_vain) >= 0.9 * CROWD
+        assert in_vain[0] >= 1
+        assert in_vain[-1] < 10  # they write their errors at once, on two cores
+        assert_adds_up(pool)
+        assert pool.get_stats()["requests_waiting"] == 0
+        connection.close()
+        pool.close()

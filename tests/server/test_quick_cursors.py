@@ -10,7 +10,7 @@ import pytest
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import close_old_connections
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.utils import InterfaceError, OperationalError
+from django.db.utils import DatabaseError, InterfaceError, OperationalError
 from django.test import override_settings
 
 from django_psycopg_pooled.errors import NotBorrowed
@@ -124,6 +124,21 @@ def test_what_forbids_the_database_does_so(
     monkeypatch.setattr(BaseDatabaseWrapper, method, forbidden)
     with pytest.raises(RuntimeError, match="no database in this test"):
         value(connection, "SELECT 1")
+
+
+# ---- the wrong thread
+
+
+@pytest.mark.parametrize("name", ["cursor", "close"])
+def test_another_thread_is_refused_what_this_one_has_borrowed(
+    databases: Databases, name: str
+) -> None:
+    connection = databases.add()
+    first = borrow(connection)
+    with pytest.raises(DatabaseError, match="can only be used in that same thread"):
+        in_thread(lambda: GUARDED[name](connection))
+    assert pool_of(connection).snapshot().count("lent") == 1
+    assert value(connection, "SELECT pg_backend_pid()") == first
 
 
 # ---- the time zone
@@ -301,7 +316,7 @@ def test_connect_leaves_a_wrapper_as_stocks_does_whatever_it_was_like(
 def test_hooks_of_a_loan_do_not_run_in_the_next_one(databases: Databases) -> None:
     connection = databases.add(AUTOCOMMIT=False)
     borrow(connection)
-    connection.run_on_commit = [(set[str](), lambda: None, False)]  # as on_commit() leaves it
+    vars(connection)["run_on_commit"] = [(set(), print, False)]  # as on_commit() leaves it
     connection.close()
     assert connection.run_on_commit == []
 

@@ -453,7 +453,7 @@ def test_the_statistics_count_loans_in_line_as_all_others() -> None:
     scripted.warm(2)
     before = scripted.pool.get_stats()
     counters = scripted.pool._core.counters
-    loans = counters.loans_num
+    assert counters.loans_num == 4
     for seconds in (1, 2):
         lease = scripted.pool.checkout()
         scripted.clock.advance(seconds)
@@ -462,7 +462,7 @@ def test_the_statistics_count_loans_in_line_as_all_others() -> None:
     after = scripted.pool.get_stats()
     assert after["usage_ms"] - before["usage_ms"] == 3000
     assert after["requests_num"] - before["requests_num"] == 2
-    assert counters.loans_num - loans == 2
+    assert counters.loans_num == 4 + 2
     # Since when it is idle, and known to be alive.
     assert (lease.entry.since, lease.entry.proven_at) == (scripted.clock.now, scripted.clock.now)
 
@@ -546,6 +546,22 @@ def test_what_statements_left_in_a_session_is_reset_by_its_return() -> None:
     scripted.pool.checkin(lease)
     assert len(scripted.driver.resets) == 1
     scripted.warm(1)
+    assert len(scripted.driver.resets) == 1
+
+
+def test_a_cursor_that_was_left_open_on_the_server_is_closed_by_the_return() -> None:
+    class Cursor:
+        closed = abandoned = False
+        withhold = True
+
+        def abandon(self) -> None:
+            self.abandoned = True
+
+    scripted = ScriptedPool()
+    lease, cursor = scripted.pool.checkout(), Cursor()
+    lease.entry.session.hold(cursor)
+    scripted.pool.checkin(lease)
+    assert cursor.abandoned
     assert len(scripted.driver.resets) == 1
 
 
