@@ -109,6 +109,7 @@ CHANGES: dict[str, Callable[[Any], object]] = {
     "remove_notice_handler()": lambda raw: raw.remove_notice_handler(first_borrowers),
     "add_notify_handler()": lambda raw: raw.add_notify_handler(never),
     "remove_notify_handler()": lambda raw: raw.remove_notify_handler(first_borrowers),
+    "types.add()": lambda raw: psycopg.types.TypeInfo("theirs", 123456, 0).register(raw),
     "register_loader()": lambda raw: raw.adapters.register_loader("text", TheirLoader),
     "register_dumper()": lambda raw: raw.adapters.register_dumper(str, TheirDumper),
     "a type with arrays": lambda raw: TypeInfo("theirs", 123456, 123457).register(raw),

@@ -43,11 +43,16 @@ GUARDED: dict[str, Callable[[PooledWrapper], object]] = {
     "chunked_cursor": lambda connection: close_cursor(connection.chunked_cursor()),
     "ensure_connection": lambda connection: connection.ensure_connection(),
     "close": lambda connection: connection.close(),
+    "get_new_connection": lambda connection: pool_of(connection).putconn(
+        connection.get_new_connection({})
+    ),
 }
 
 
 @pytest.mark.parametrize("release", ["request", "transaction"])
-@pytest.mark.parametrize("name", ["cursor", "chunked_cursor", "ensure_connection"])
+@pytest.mark.parametrize(
+    "name", ["cursor", "chunked_cursor", "ensure_connection", "get_new_connection"]
+)
 def test_async_code_is_refused_before_it_borrows(
     databases: Databases, release: str, name: str
 ) -> None:
@@ -82,10 +87,37 @@ def test_async_code_passes_where_the_environment_allows_it(
     in_a_loop(lambda: GUARDED[name](connection))
     assert in_a_loop(lambda: value(connection, "SELECT 1")) == 1
     in_a_loop(connection.close)
-    assert pool_of(connection).snapshot().count("idle") == 1
+    assert pool_of(connection).snapshot().count("lent") == 0
 
 
 # ---- what others put in the place of Django's methods
+
+
+def test_a_cursor_asked_for_past_cursor_is_refused_to_async_code_too(databases: Databases) -> None:
+    connection = databases.add()
+    borrow(connection)
+    with pytest.raises(SynchronousOnlyOperation):
+        in_a_loop(connection.create_cursor)
+    close_cursor(connection.create_cursor())
+
+
+def test_a_subclass_is_asked_for_its_own_connection_before_each_cursor(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = databases.add()
+    value(connection, "SELECT 1")  # Django looks at the server's version once, with a cursor
+    connection.close()
+    calls = []
+
+    class Careful(type(connection)):  # type: ignore[misc]
+        def ensure_connection(self) -> None:
+            calls.append(self.connection is None)
+            super().ensure_connection()
+
+    monkeypatch.setattr(connection, "__class__", Careful)
+    for _ in range(2):
+        assert value(connection, "SELECT 1") == 1
+    assert calls == [True, False]
 
 
 @pytest.mark.parametrize("method", ["cursor", "ensure_connection"])

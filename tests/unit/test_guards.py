@@ -1,6 +1,7 @@
 """Django's refusal of async code, asked for at less cost: who is refused, and who is called."""
 
 import asyncio
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import django.utils.asyncio
 import pytest
 from django.core.exceptions import SynchronousOnlyOperation
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.asyncio import async_unsafe
 
 from django_psycopg_pooled.integration.guards import guarded, stock_method
@@ -99,18 +101,20 @@ def test_a_method_that_django_does_not_guard_is_called_as_it_is() -> None:
     assert in_a_loop(Quick().unguarded) == ("stock",)
 
 
-def test_a_method_is_stock_by_its_class_its_name_and_its_module(
+def test_a_method_is_stock_if_it_is_guarded_and_from_the_module_of_its_class(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert stock_method(Stock, "borrow") is Stock.borrow
+    stock = Stock.borrow
+    assert stock_method(Stock, "borrow") is stock
+    assert stock_method(Stock, "unguarded") is None
 
-    def borrow(self: Stock) -> None: ...
+    @functools.wraps(stock)
+    def traced(self: Stock, *args: object) -> Any:
+        return stock(self, *args)
 
-    monkeypatch.setattr(Stock, "borrow", borrow)
+    monkeypatch.setattr(Stock, "borrow", traced)
+    assert stock_method(Stock, "borrow") is None, "it has the names of Django's, but is not"
+    monkeypatch.setattr(Stock, "borrow", itertools.count().__next__)
     assert stock_method(Stock, "borrow") is None
-    borrow.__qualname__ = "Stock.borrow"
-    assert stock_method(Stock, "borrow") is borrow
-    borrow.__module__ = "elsewhere"
-    assert stock_method(Stock, "borrow") is None
-    monkeypatch.setattr(Stock, "borrow", itertools.count().__next__)  # has no __qualname__ of ours
-    assert stock_method(Stock, "borrow") is None
+    monkeypatch.setattr(Stock, "borrow", BaseDatabaseWrapper.cursor)
+    assert stock_method(Stock, "borrow") is None, "another class's"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from django_psycopg_pooled import forking
 from django_psycopg_pooled.preparing.plan import MOST_VARIANTS
 from django_psycopg_pooled.preparing.preparer import AS_IT_IS, Preparer
 from tests.unit.scripted_binding import Record, Refused, Scene, ScriptedBinding
@@ -180,7 +181,7 @@ def test_in_a_child_of_fork_no_lock_of_the_parents_is_waited_for() -> None:
     scene = hot()
     plan = scene.record(SQL).plan
     with plan._lock, scene.preparer._lock:
-        scene.preparer.restart()
+        forking._restart_all()
         scene.preparer.bump()
         assert scene.execute(SQL, 1) == "prepared"
 

@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import Any, Self
 
 from psycopg.adapt import AdaptersMap
+from psycopg.types import TypeInfo, TypesRegistry
 
 # Those behind public properties by the attribute, since reading a property would cost a request
 # more. No tidy connection is in a pipeline. `_begin_statement` is made from MODES, and emptied when
@@ -118,11 +119,24 @@ class NotingList(list[Any]):
         super().remove(handler)
 
 
+class NotingTypes(TypesRegistry):
+    """The names of types that a connection knows; notes that one was added."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape.adapters.types)
+        self._shape = shape
+
+    def add(self, info: TypeInfo) -> None:
+        self._shape.touched = True
+        super().add(info)
+
+
 class NotingAdapters(AdaptersMap):
     """A connection's adapters; notes that some were registered."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape.adapters)
+        self.types = NotingTypes(shape)
         self._shape = shape
 
     def register_dumper(self, *args: Any, **kwargs: Any) -> None:

@@ -5,12 +5,20 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from django.utils.asyncio import async_unsafe
+
 
 def stock_method(owner: type[Any], name: str) -> Callable[..., Any] | None:
     """Django's own method; None if something else has been put in its place already."""
     method: Callable[..., Any] = getattr(owner, name)
-    is_stock = getattr(method, "__qualname__", "") == f"{owner.__qualname__}.{name}"
-    return method if is_stock and method.__module__ == owner.__module__ else None
+    inner = getattr(method, "__wrapped__", None)
+    # By where their code is from: functools.wraps() copies names.
+    is_stock = _home(method) == async_unsafe.__module__ and _home(inner) == owner.__module__
+    return method if is_stock else None
+
+
+def _home(function: Any) -> str:
+    return str(getattr(function, "__globals__", {}).get("__name__", ""))
 
 
 def guarded(owner: type[Any], name: str) -> Any:

@@ -1,5 +1,6 @@
 """Making cursors: on the path of every statement, so with fewer questions than stock asks."""
 
+from asyncio import _get_running_loop  # the public one raises where there is none
 from threading import get_ident
 from typing import Any
 
@@ -12,7 +13,8 @@ from django_psycopg_pooled.integration.release import EarlyRelease
 from django_psycopg_pooled.pool.pool import Pool
 
 UNKNOWN = object()
-# pytest-django puts another in its place to forbid the database.
+# Where others are in their places, those are called: pytest-django forbids the database so.
+CREATE_CURSOR = stock_method(DatabaseWrapper, "create_cursor")
 ENSURE_CONNECTION = stock_method(BaseDatabaseWrapper, "ensure_connection")
 
 
@@ -34,6 +36,7 @@ class QuickCursors(EarlyRelease):
             self._releases_early is not False
             or (self.in_atomic_block and self.closed_in_transaction)
             or BaseDatabaseWrapper.ensure_connection is not ENSURE_CONNECTION
+            or self.__class__.ensure_connection is not EarlyRelease.ensure_connection
         ):
             return super()._cursor(name)
         with self.wrap_database_errors:
@@ -46,7 +49,13 @@ class QuickCursors(EarlyRelease):
 
     def create_cursor(self, name: str | None = None) -> Any:
         """Stock's, which compares the time zone of the connection with the settings' each time."""
-        if name or self._lease is None or self._zone is not self.timezone:
+        if (
+            name
+            or self._lease is None
+            or self._zone is not self.timezone
+            or DatabaseWrapper.create_cursor is not CREATE_CURSOR
+            or _get_running_loop() is not None
+        ):
             return self._create_cursor(name)
         return self.connection.cursor()
 

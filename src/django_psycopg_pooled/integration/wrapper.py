@@ -14,6 +14,7 @@ from django.db import connections
 from django.db.backends.base.base import RAN_DB_VERSION_CHECK, BaseDatabaseWrapper
 from django.db.backends.postgresql.psycopg_any import IsolationLevel, is_psycopg3
 from django.db.backends.signals import connection_created
+from django.utils.asyncio import async_unsafe
 
 from django_psycopg_pooled.drivers.protocol import OPEN_TRANSACTION
 from django_psycopg_pooled.errors import OptionsError
@@ -148,6 +149,7 @@ class PooledWrapper(QuickCursors):
         finally:
             self.settings_dict = settings
 
+    @async_unsafe
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """For those who want one of their own: as in stock, lent until `pool.putconn()`."""
         pool = self.pool

@@ -38,7 +38,7 @@ class Core:
 
     Guards: `lock` guards ledger, counters, demand, outage, proven and the entries in the ledger.
     `options`, and what is derived from it, is replaced whole and may be read without it.
-    Lock order: lock, then the runtime's. Under it: no I/O, no callback, no logging.
+    Lock order: look_lock, lock, then the runtime's. Under `lock`: no I/O, no callback, no logging.
     """
 
     def __init__(
@@ -93,7 +93,9 @@ class Core:
         self.proven = False  # a connect has succeeded
         self.signals: list[threading.Lock] = []  # threads that wait for a change, see Pool.wait()
         self.reclaim_at = -math.inf  # before then nobody looks for strays again
-        self.seen: tuple[float, PoolSnapshot] | None = None  # the last look for a refusal, and when
+        # The last look for an error, and when; guarded by a lock of its own.
+        self.seen: tuple[float, PoolSnapshot] | None = None
+        self.look_lock = threading.Lock()
         self.looking = False  # the Lookout will look again
         self.unwatched = True  # the next checkout must wake it
 

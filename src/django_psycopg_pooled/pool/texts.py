@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 from django_psycopg_pooled.facts.pool import ConnectionSnapshot, PoolSnapshot
 from django_psycopg_pooled.pool.core import Core
-from django_psycopg_pooled.pool.views import recent, snapshot
+from django_psycopg_pooled.pool.views import recent
 
 LONGEST = 3  # how many holders are named
 
 
 def timeout_error(core: Core, waited: float) -> Exception:
     """PoolTimeout, with who holds the connections."""
-    pool = snapshot(core)
+    pool = recent(core)
     return core.driver.PoolTimeout(
         f"[{core.driver.PoolTimeout.code}] no connection to {pool.name!r} within {waited:.1f} s.\n"
         f"{_state(pool)}\n{_cause(pool)}\n{_advice(pool)}"

@@ -52,13 +52,15 @@ def snapshot(core: Core) -> PoolSnapshot:
 def recent(core: Core) -> PoolSnapshot:
     """snapshot(), or the last one of these if it is not 50 ms old, with as many as wait now.
 
-    For refusals: where a thousand requests a second are refused, to look for each would take the
-    processor from those that are served.
+    For errors: where a thousand requests a second are refused, or 500 have waited in vain at once,
+    to look for each would take the processor from those that are served. One looks at a time; the
+    others wait for it.
     """
-    now = core.clock.monotonic()
-    seen = core.seen
-    if seen is None or not 0 <= now - seen[0] < RECENT_S:
-        core.seen = seen = now, snapshot(core)
+    with core.look_lock:
+        seen = core.seen
+        if seen is None or not 0 <= core.clock.monotonic() - seen[0] < RECENT_S:
+            facts = snapshot(core)
+            core.seen = seen = core.clock.monotonic(), facts
     return replace(seen[1], requests_waiting=len(core.ledger.waiting))
 
 
