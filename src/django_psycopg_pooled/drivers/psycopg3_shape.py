@@ -4,6 +4,7 @@ To compare everything at each return takes 1 us. So what can say itself that it 
 """
 
 from copy import copy
+from functools import cache
 from operator import attrgetter
 from typing import Any, Self
 
@@ -12,7 +13,7 @@ from psycopg.types import TypeInfo, TypesRegistry
 
 # Those behind public properties by the attribute, since reading a property would cost a request
 # more. No tidy connection is in a pipeline. `_begin_statement` is made from MODES, and emptied when
-# one of them is set.
+# one of them is set. A test changes each of all in turn.
 COMPARED = (
     "_autocommit",
     "row_factory",
@@ -20,8 +21,6 @@ COMPARED = (
     "server_cursor_factory",
     "_pipeline",
     "_begin_statement",
-    "_prepared.prepare_threshold",
-    "_prepared.prepared_max",
 )
 MODES = ("isolation_level", "read_only", "deferrable")
 FACTORIES = ("cursor_factory", "server_cursor_factory")
@@ -96,6 +95,7 @@ class Shape:
         """Give the connection handlers and adapters that tell this shape of changes."""
         for name, handlers in zip(HANDLERS, self.handlers, strict=True):
             setattr(connection, name, NotingList(self, handlers))
+        connection._prepared = _noting(connection._prepared, self)
         # A map of its own over what there was: what is registered in it can be taken back.
         connection._adapters = NotingAdapters(self)
         connection._get_tx_start_command()
@@ -117,6 +117,28 @@ class NotingList(list[Any]):
     def remove(self, handler: Any) -> None:
         self._shape.touched = True
         super().remove(handler)
+
+
+def _noting(manager: Any, shape: Shape) -> Any:
+    """psycopg's keeper of prepared statements, which notes that its limits were changed."""
+    noting = copy(manager)
+    vars(noting)["_shape"] = shape
+    kind: Any = type(manager)
+    noting.__class__ = _noting_class(kind)
+    return noting
+
+
+@cache
+def _noting_class(kind: Any) -> Any:
+    if "__setattr__" in vars(kind):
+        return kind
+
+    def note(self: Any, name: str, value: Any) -> None:
+        if name in PREPARING:
+            self._shape.touched = True
+        kind.__setattr__(self, name, value)
+
+    return type(kind.__name__, (kind,), {"__setattr__": note, "__module__": kind.__module__})
 
 
 class NotingTypes(TypesRegistry):

@@ -30,13 +30,20 @@ class QuickCursors(EarlyRelease):
     cursor = guarded(BaseDatabaseWrapper, "cursor")
     _create_cursor = guarded(DatabaseWrapper, "create_cursor")
 
+    # Whether a subclass has an ensure_connection() of its own.
+    _asks_its_own = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._asks_its_own = cls.ensure_connection is not EarlyRelease.ensure_connection
+
     def _cursor(self, name: str | None = None) -> Any:
         """Stock's, with what it calls in line: it is on the path of every statement."""
         if (
             self._releases_early is not False
             or (self.in_atomic_block and self.closed_in_transaction)
             or BaseDatabaseWrapper.ensure_connection is not ENSURE_CONNECTION
-            or self.__class__.ensure_connection is not EarlyRelease.ensure_connection
+            or self._asks_its_own
         ):
             return super()._cursor(name)
         with self.wrap_database_errors:

@@ -96,7 +96,6 @@ class PooledWrapper(QuickCursors):
         if self.in_atomic_block or self.needs_rollback or self.savepoint_ids:
             self._forget_blocks()
         settings = self.settings_dict
-        self.health_check_enabled = settings["CONN_HEALTH_CHECKS"]
         max_age = settings["CONN_MAX_AGE"]
         self.close_at = time.monotonic() + max_age if max_age else max_age
         self.closed_in_transaction = False
@@ -319,6 +318,7 @@ class PooledWrapper(QuickCursors):
             alias=self.alias if configured else None,
         )
         self._pool, self._identity = pool, identity
+        self.health_check_enabled = self.settings_dict["CONN_HEALTH_CHECKS"]
         self._zone = self.timezone if is_psycopg3 else UNKNOWN
         # Stock's attribute. A wrong one is refused where the stock backend reads it, by Sessions.
         level = self.settings_dict["OPTIONS"].get("isolation_level")
