@@ -705,6 +705,12 @@ def test_a_fresh_connection_sends_no_set_for_its_time_zone(
     log = Log(logged.server)
     connection = logged.add(TIME_ZONE=zone)
     assert value(connection, "SHOW timezone") == (zone or "UTC")
+    # Once for each pool it is asked who answers: a pooler would be noticed so.
+    assert log.statements() == ["SELECT pg_catalog.pg_backend_pid()", "SHOW timezone"]
+    connection.close()
+    pool_of(connection).drain()
+    log = Log(logged.server)
+    assert value(connection, "SHOW timezone") == (zone or "UTC")
     assert log.statements() == ["SHOW timezone"]
 
 
