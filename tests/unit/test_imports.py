@@ -34,7 +34,12 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "drivers.psycopg2_binding": ({"drivers"}, {"psycopg2"}),
     "drivers.psycopg3_shape": (set(), {"psycopg"}),
     "drivers.psycopg3": ({"errors", "session", "drivers", "drivers.psycopg3_shape"}, {"psycopg"}),
-    "drivers.psycopg2": ({"errors", "session", "drivers"}, {"psycopg2"}),
+    "drivers.psycopg2_shape": (set(), set()),
+    "drivers.psycopg2_cancel": (set(), {"psycopg2"}),
+    "drivers.psycopg2": (
+        {"errors", "session", "drivers", "drivers.psycopg2_shape", "drivers.psycopg2_cancel"},
+        {"psycopg2"},
+    ),
     "pool": (
         {
             "errors",

@@ -1,18 +1,15 @@
 """psycopg2. Imports it, so import this module only when it is the driver in use."""
 
-import ctypes
-import sys
-from collections.abc import Iterable
-from contextlib import suppress
 from functools import cache
-from operator import attrgetter
-from typing import Any, Self
+from typing import Any
 
 import psycopg2
 from psycopg2 import extensions
 
 from django_psycopg_pooled import errors
 from django_psycopg_pooled.drivers.protocol import TransactionStatus, Watch
+from django_psycopg_pooled.drivers.psycopg2_cancel import Key, cancel_beside
+from django_psycopg_pooled.drivers.psycopg2_shape import ATTRIBUTES, SENT, Shape, shape_of
 from django_psycopg_pooled.drivers.refusals import (
     is_refusal,
     is_refused_option,
@@ -22,15 +19,6 @@ from django_psycopg_pooled.drivers.refusals import (
 )
 from django_psycopg_pooled.drivers.sockets import hang_up, watch_socket
 from django_psycopg_pooled.session import Effect, Session
-
-# What a borrower can change on a connection.
-SENT = ("isolation_level", "readonly", "deferrable", "encoding")
-TYPES = ("string_types", "binary_types")  # registered for this connection only
-ATTRIBUTES = ("autocommit", "cursor_factory", *SENT, *TYPES)
-_shape_of = attrgetter(*ATTRIBUTES)
-_types_of = attrgetter(*TYPES)
-
-CANCEL_S = 1.0
 
 
 class PoolTimeout(errors.PoolTimeout, psycopg2.OperationalError):
@@ -43,47 +31,6 @@ class TooManyRequests(errors.TooManyRequests, psycopg2.OperationalError):
 
 class PoolClosed(errors.PoolClosed, psycopg2.OperationalError):
     """The pool was closed before or while the request waited."""
-
-
-class Shape(tuple[Any, ...]):
-    """A connection's ATTRIBUTES before anybody had it; lives as long as it."""
-
-    typed: bool  # some types were registered for it
-    bare: Self | None = None  # this one, before receivers of connection_created registered types
-    greeter: object = None  # the request that sent them the signal; None for any
-
-    def __new__(cls, values: Iterable[Any]) -> Self:
-        shape = super().__new__(cls, values)
-        shape.typed = any(shape[-len(TYPES) :])
-        return shape
-
-    def has_types_of(self, connection: Any) -> bool:
-        """Whether the same are registered now: to psycopg2 all types of one OID are equal."""
-        return all(
-            now.keys() == then.keys() and all(now[oid] is then[oid] for oid in then)
-            for now, then in zip(_types_of(connection), self[-len(TYPES) :], strict=True)
-        )
-
-    def put_types(self, connection: Any) -> None:
-        """Have none but this shape's types registered on the connection."""
-        for now, then in zip(_types_of(connection), self[-len(TYPES) :], strict=True):
-            now.clear()
-            now.update(then)
-
-    def grown(self, connection: Any) -> Self:
-        """This shape with the types registered since; itself if there are none."""
-        if self.has_types_of(connection):
-            return self
-        grown = type(self)((*self[: -len(TYPES)], *(t.copy() for t in _types_of(connection))))
-        grown.bare = self
-        return grown
-
-    def shrunk(self, connection: Any) -> Self:
-        """Take back what grown() has found. No round trip."""
-        if self.bare is None:
-            return self
-        self.bare.put_types(connection)
-        return self.bare
 
 
 class Psycopg2Driver:
@@ -102,7 +49,7 @@ class Psycopg2Driver:
     def close(self, connection: Any) -> None:
         if connection.closed and getattr(connection, "_pool_waits", False):
             connection._pool_waits = False
-            _cancel_beside(connection._pool_key)
+            cancel_beside(connection._pool_key)
         try:
             connection.close()
         except psycopg2.Error:
@@ -121,14 +68,14 @@ class Psycopg2Driver:
         return session or Session()
 
     def shape(self, connection: Any) -> Any:
-        return Shape(v.copy() if isinstance(v, dict) else v for v in _shape_of(connection))
+        return Shape(v.copy() if isinstance(v, dict) else v for v in shape_of(connection))
 
     def is_tidy(self, connection: Any, shape: Any) -> bool:
         # psycopg2 knows of a broken connection by `closed`; 0 is IDLE, as in libpq.
         return bool(
             not connection.closed
             and connection.get_transaction_status() == 0
-            and _shape_of(connection) == shape
+            and shape_of(connection) == shape
             and (not shape.typed or shape.has_types_of(connection))
         )
 
@@ -208,13 +155,13 @@ class _Room:
     """Mixed in before a connection class of psycopg2's: room for a Session, which hears all."""
 
     _pool_session: Session | None = None
-    _pool_key: "_Key | None" = None
+    _pool_key: Key | None = None
     _pool_waits = False  # a wait callback waits for the server, which works
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if extensions.get_wait_callback() is not None:
-            self._pool_key = _Key.of(self)
+            self._pool_key = Key.of(self)
 
     def poll(self) -> int:
         """Asked by a wait callback before each wait, and once more when there is an answer."""
@@ -250,63 +197,3 @@ class _Room:
 def _with_room(factory: Any) -> Any:
     """A subclass of psycopg2's connection class whose objects can have a Session."""
     return type(factory.__name__, (_Room, factory), {"__module__": factory.__module__})
-
-
-class _Key:
-    """Leave to cancel what the server does for one connection; holds when that is closed.
-
-    A greenlet that is killed in the midst of a statement leaves psycopg2 no choice but to close the
-    connection, and a closed one has no cancel(). The server works on until the statement has ended.
-    """
-
-    def __init__(self, libpq: Any, connection: Any) -> None:
-        self._libpq = libpq
-        self._cancel = libpq.PQgetCancel(connection.pgconn_ptr)
-
-    @classmethod
-    def of(cls, connection: Any) -> "_Key | None":
-        libpq = _libpq()
-        return None if libpq is None else cls(libpq, connection)
-
-    def cancel(self) -> None:
-        """Blocks, without the GIL: for ever if the server's host does not answer."""
-        said = ctypes.create_string_buffer(256)
-        self._libpq.PQcancel(self._cancel, said, len(said))
-
-    def __del__(self) -> None:
-        self._libpq.PQfreeCancel(self._cancel)
-
-
-@cache
-def _libpq() -> Any:
-    """The libpq that psycopg2 uses; None if its functions are hidden.
-
-    Source: psycopg2's documentation of connection.pgconn_ptr.
-    """
-    try:
-        libpq = ctypes.CDLL(psycopg2._psycopg.__file__)
-        libpq.PQgetCancel.argtypes, libpq.PQgetCancel.restype = [ctypes.c_void_p], ctypes.c_void_p
-        libpq.PQfreeCancel.argtypes, libpq.PQfreeCancel.restype = [ctypes.c_void_p], None
-        libpq.PQcancel.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int]
-    except (OSError, AttributeError):
-        return None
-    return libpq
-
-
-def _cancel_beside(key: _Key | None) -> None:
-    """Cancel in a real thread, and let other greenlets run meanwhile. Blocks for CANCEL_S at most.
-
-    Else the server works on, and counts as one more session, until it has finished.
-    """
-    gevent = sys.modules.get("gevent")  # not imported: whoever kills greenlets has done so
-    if key is None or gevent is None:
-        return
-    # What a second kill raises passes; that the hub cannot wait for a thread does not matter.
-    with suppress(Exception), gevent.Timeout(CANCEL_S, False):
-        _thread_of(gevent.get_hub()).apply(key.cancel)
-
-
-@cache
-def _thread_of(hub: Any) -> Any:
-    """One thread beside a hub: not its own ones, which a silent server would keep from all else."""
-    return hub.threadpool_class(1, hub=hub)
