@@ -61,7 +61,7 @@ QUERIES = {
     " `n_plus_one_threshold` with different parameters",
     "n_plus_one_most": "how often one of them did",
     "first_seen": "seconds since 1970",
-    "last_seen": "seconds since 1970, when it was last counted: at most 256 statements later",
+    "last_seen": "seconds since 1970, when it was last counted: at most some 256 statements later",
 }
 BY = {
     "total_time": "total_s",

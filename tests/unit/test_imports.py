@@ -86,6 +86,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
             "drivers.psycopg3_binding",
             "drivers.psycopg2_binding",
             "preparing",
+            "stats",
             "statements",
             "tracking",
             "execution",

@@ -104,7 +104,7 @@ class DatabasePool(Pool):
     def server(self) -> ServerFacts:
         """All sessions of the server as it sees them, and who blocks whom.
 
-        By a connection beside the slots. Blocks for a connect and three round trips; raises what
+        By a connection beside the slots. Blocks for a connect and two round trips; raises what
         the driver raises.
         """
         return ask_server(self)[0]

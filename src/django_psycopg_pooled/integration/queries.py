@@ -14,6 +14,7 @@ from django_psycopg_pooled.options import PoolOptions
 from django_psycopg_pooled.statements.figures import RANKS
 from django_psycopg_pooled.statements.fingerprint import fingerprint
 from django_psycopg_pooled.statements.journal import Execution, Journal
+from django_psycopg_pooled.stats.histogram import Histogram
 from django_psycopg_pooled.tables.queries import query_json, query_table, short_duration
 from django_psycopg_pooled.tracking import stacks
 
@@ -72,6 +73,10 @@ class Queries:
         Empty with track_queries=False. Raises ValueError for any other *by*. Worst case: some
         10 ms, when 2,000 statements are known.
         """
+        return [facts for facts, _ in self.top_with_durations(n, by)]
+
+    def top_with_durations(self, n: int, by: str) -> list[tuple[QueryFacts, Histogram]]:
+        """top(), each with how long its executions took, to be merged with other processes'."""
         if by not in RANKS:
             raise ValueError(f"by is {by!r}; it must be one of {', '.join(RANKS)}.")
         if self._journal is None:
@@ -79,7 +84,7 @@ class Queries:
         rank = RANKS[by]
         families = [family for family in self._journal.families() if rank(family)]
         families.sort(key=rank, reverse=True)
-        return [family.facts(_place) for family in families[:n]]
+        return [(family.facts(_place), family.durations) for family in families[:n]]
 
     def as_table(self, n: int = 20, by: str = "total_time") -> str:
         """top() as a table of 80 columns, for people."""

@@ -85,21 +85,9 @@ def _queries(pool: DatabasePool, args: Mapping[str, Any]) -> dict[str, Any]:
     count, by = args.get("n"), args.get("by")
     if type(count) is not int or by not in RANKS:
         raise Refused("args", f"n must be a number, and by one of {', '.join(RANKS)}")
-    top = pool.queries.top(min(count, MOST), by)
-    durations = _durations(pool)
-    return {
-        "statements": [{**asdict(one), "durations": durations.get(one.text)} for one in top],
-    }
-
-
-def _durations(pool: DatabasePool) -> dict[str, dict[str, Any]]:
-    """By statement how long it has taken, so that percentiles can be told of several processes.
-
-    Past what users see: in QueryFacts it would be a field that says nothing to them.
-    """
-    journal = pool.queries._journal
-    families = () if journal is None else journal.families()
-    return {family.text: family._durations.as_json() for family in families}
+    # With how long each execution took, so that percentiles can be told of several processes.
+    top = pool.queries.top_with_durations(min(count, MOST), by)
+    return {"statements": [{**asdict(one), "durations": took.as_json()} for one, took in top]}
 
 
 def _prepared(pool: DatabasePool, args: Mapping[str, Any]) -> dict[str, Any]:

@@ -63,9 +63,26 @@ class Family:
     """
 
     __slots__ = (
-        "_callers", "_durations", "_errors", "_first", "_last", "_max", "_min", "_most",
-        "_prepared", "_prepared_total", "_rows", "_suspects", "_total", "_units", "_waited",
-        "_works", "calls", "forgotten", "recent", "text",
+        "_callers",
+        "_errors",
+        "_first",
+        "_last",
+        "_max",
+        "_min",
+        "_most",
+        "_prepared",
+        "_prepared_total",
+        "_rows",
+        "_suspects",
+        "_total",
+        "_units",
+        "_waited",
+        "_works",
+        "calls",
+        "durations",
+        "forgotten",
+        "recent",
+        "text",
     )  # fmt: skip
 
     def __init__(self, text: str) -> None:
@@ -77,7 +94,7 @@ class Family:
         self._rows = 0
         self._total = self._max = self._waited = 0.0
         self._min = math.inf
-        self._durations = Histogram()
+        self.durations = Histogram()
         self._prepared = 0
         self._prepared_total = 0.0
         # By the code's id: its hash is that of all its contents. The value keeps it alive.
@@ -103,7 +120,7 @@ class Family:
             self._min = elapsed
         if elapsed > self._max:
             self._max = elapsed
-        self._durations.record(elapsed)
+        self.durations.record(elapsed)
         if rows > 0:
             self._rows += rows
         if prepared:
@@ -152,7 +169,7 @@ class Family:
         self._total += other._total
         self._min = min(self._min, other._min)
         self._max = max(self._max, other._max)
-        self._durations.merge(other._durations)
+        self.durations.merge(other.durations)
         self._waited += other._waited
         self._prepared += other._prepared
         self._prepared_total += other._prepared_total
@@ -227,7 +244,7 @@ class Family:
 
     def _percentile(self, percent: float) -> float:
         """The histogram's, which knows buckets only, within what was really seen."""
-        return min(max(self._durations.percentile(percent), self._min), self._max)
+        return min(max(self.durations.percentile(percent), self._min), self._max)
 
     def _shares(self, top: Top[V], text_of: Callable[[V], str]) -> tuple[CallerShare, ...]:
         times_of: dict[str, int] = {}
