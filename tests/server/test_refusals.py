@@ -49,8 +49,9 @@ def test_a_timeout_names_the_numbers_the_holder_and_what_to_do(
 
 
 def test_a_thread_that_holds_the_last_connection_itself_is_told_so(databases: Databases) -> None:
-    connection = databases.add({"max_size": 1, "timeout": 0.05})
+    connection = databases.add({"max_size": 1})
     borrow(connection)
+    pool_of(connection).configure(timeout=0.05)  # not before: a connect may take as long
     copy = connection.copy()
     assert isinstance(copy, PooledWrapper)
     text = refusal(copy, PoolTimeout)
@@ -113,8 +114,9 @@ def test_a_timeout_while_the_server_is_away_carries_the_last_failure(
 
 
 def test_a_refused_request_leaves_the_alias_usable(databases: Databases) -> None:
-    connection = databases.add({"max_size": 1, "timeout": 0.05})
+    connection = databases.add({"max_size": 1})
     with lent_to_a_thread(connection.alias):
+        pool_of(connection).configure(timeout=0.05)
         refusal(connection, PoolTimeout)
     assert borrow(connections[connection.alias]) > 0  # type: ignore[arg-type]
 
