@@ -531,6 +531,8 @@ class Terminal:
             [sys.executable, "-m", "django", "pools", *arguments],
             cwd=shop.folder, env={**shop.environ, **environ},
             stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+            # Shells have what they start in the background ignore it, and all that this starts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
 
     def read_until(self, text: bytes, times: int = 1) -> None:
