@@ -228,6 +228,23 @@ def test_what_a_receiver_sets_for_its_request_holds_the_session_and_is_undone(
         assert cursor.fetchone()[0] != "pg_catalog"
 
 
+@pytest.mark.skipif(DRIVER.name != "psycopg", reason="psycopg2 prepares nothing by itself")
+def test_what_a_receiver_says_of_preparing_holds_the_session_and_is_undone(
+    databases: Databases,
+) -> None:
+    connection = databases.add(EARLY)
+
+    def receiver(connection: PooledWrapper, **_: object) -> None:
+        connection.connection.prepare_threshold = 3
+
+    with receiving(receiver):
+        value(connection, "SELECT 1")
+        assert pool_of(connection).snapshot().count("lent") == 1
+        connection.close()
+    with pool_of(connection).connection() as raw:
+        assert raw.prepare_threshold is None
+
+
 def test_types_go_when_the_options_change(databases: Databases, tenants: Tenants) -> None:
     connection = databases.add({**EARLY, "connection_created": "session"})
     pool = pool_of(connection)

@@ -77,7 +77,9 @@ class Shape:
         if not self.touched:
             return self
         grown = copy(self)
-        grown.bare, grown.touched = self, False
+        grown.bare = self
+        # What they said of preparing is neither: it is noted still, and so taken back.
+        grown.touched = _preparing(connection._prepared) != self.preparing
         grown.handlers = tuple(map(tuple, _handlers(connection)))
         grown.adapters = connection.adapters
         grown.watch_changes(connection)

@@ -87,7 +87,7 @@ class PooledWrapper(QuickCursors):
         """Borrow a connection; see Pool.checkout for how long that may block.
 
         Follows BaseDatabaseWrapper.connect() line by line, less what a borrowed connection has
-        already. Guarded against async code where it is called, in ensure_connection().
+        already. Guarded against async code where it is called, by ensure_connection() or cursor().
         """
         pool = self.pool
         if pool is None:

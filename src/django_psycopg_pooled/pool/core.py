@@ -95,7 +95,8 @@ class Core:
         self.reclaim_at = -math.inf  # before then nobody looks for strays again
         # The last look for an error, and when; guarded by a lock of its own.
         self.seen: tuple[float, PoolSnapshot] | None = None
-        self.look_lock = threading.Lock()
+        # Re-entrant: a signal's handler may be refused while its thread looks.
+        self.look_lock = threading.RLock()
         self.looking = False  # the Lookout will look again
         self.unwatched = True  # the next checkout must wake it
 

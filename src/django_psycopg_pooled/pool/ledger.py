@@ -59,7 +59,7 @@ class Ledger:
     def lend_idle(self, lease: Lease, now: float, bound: bool) -> bool:
         """Lend the newest idle connection; False if there is none to lend.
 
-        Pool.checkout() does this once more, in line.
+        Lender.checkout() does this once more, in line.
         """
         if not self.idle or self.paused:
             return False
