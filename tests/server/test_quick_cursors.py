@@ -5,6 +5,7 @@ import datetime
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 from django.core.exceptions import SynchronousOnlyOperation
@@ -141,6 +142,24 @@ def test_what_stands_in_a_methods_place_is_called_each_time(
         assert called == [connection, connection]
     assert value(connection, "SELECT 1") == 1
     assert len(called) == 2
+
+
+@pytest.mark.parametrize("release", ["request", "transaction"])
+@pytest.mark.parametrize("method", ["cursor", "ensure_connection"])
+def test_what_stands_in_a_methods_place_may_call_what_the_connection_had_before(
+    databases: Databases, method: str, release: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Django's own tests of assertNumQueries() do."""
+    connection = databases.add({"release": release})
+    borrow(connection)
+    connection.close()
+    real = getattr(connection, method)
+    with mock.patch.object(BaseDatabaseWrapper, method, side_effect=real) as theirs:
+        for _ in range(2):
+            assert value(connection, "SELECT 1") == 1
+    assert theirs.mock_calls == [mock.call(), mock.call()]
+    assert value(connection, "SELECT 1") == 1
+    assert theirs.call_count == 2
 
 
 @pytest.mark.parametrize("method", ["cursor", "ensure_connection"])

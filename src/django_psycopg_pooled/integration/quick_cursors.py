@@ -35,7 +35,7 @@ class QuickCursors(EarlyRelease):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls._asks_its_own = cls.ensure_connection is not EarlyRelease.ensure_connection
+        cls._asks_its_own = cls.ensure_connection is not BaseDatabaseWrapper.ensure_connection
 
     def _cursor(self, name: str | None = None) -> Any:
         """Stock's, with what it calls in line: it is on the path of every statement."""

@@ -2,16 +2,19 @@
 
 import gc
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.postgresql.base import CursorDebugWrapper
 from django.db.backends.signals import connection_created
 from django.db.backends.utils import CursorWrapper
 
 from django_psycopg_pooled.drivers.protocol import TransactionStatus
 from django_psycopg_pooled.integration.driver import DRIVER
+from django_psycopg_pooled.integration.guards import bound
 from django_psycopg_pooled.integration.stock import StockWrapper
 from django_psycopg_pooled.pool.entry import Entry, Lease
 from django_psycopg_pooled.pool.pool import Pool
@@ -19,6 +22,19 @@ from django_psycopg_pooled.session import Effect
 
 # All but what no later statement could miss.
 TRACES = ~int(Effect.OUSTED)
+
+
+class EnsureConnection:
+    """The method of stock that stands in its class when it is asked for.
+
+    Whoever patches that class, and calls from there what was in its place, must not end here again.
+    """
+
+    def __get__(self, wrapper: "EarlyRelease | None", owner: type[Any]) -> Callable[..., None]:
+        if wrapper is None:
+            return BaseDatabaseWrapper.ensure_connection
+        stock = bound(BaseDatabaseWrapper, "ensure_connection", wrapper)
+        return stock if wrapper._releases_early is False else partial(wrapper._ensure, stock)
 
 
 class EarlyRelease(StockWrapper):
@@ -42,6 +58,7 @@ class EarlyRelease(StockWrapper):
     # Django's code is between borrowing and using: the collector may end a cursor just then.
     _entering = 0
     _asks_itself = False  # the next call of ensure_connection() is its own
+    ensure_connection = EnsureConnection()
 
     def make_cursor(self, cursor: Any) -> Any:
         if not self._releases_early:
@@ -79,9 +96,9 @@ class EarlyRelease(StockWrapper):
             super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
         self._release()  # a transaction has ended, and its hooks have run
 
-    def ensure_connection(self) -> None:
+    def _ensure(self, stock: Callable[[], None]) -> None:
         own, self._asks_itself = self._asks_itself, False
-        super().ensure_connection()
+        stock()
         if not own and self._releases_early:
             self._pinned = True
 
