@@ -34,15 +34,15 @@ def driver(name: str) -> Driver:
     return adapter
 
 
-def connect(name: str, server: PostgresServer, **changes: Any) -> Any:
-    kwargs = {**server.connect_kwargs(DATABASE), **changes}
+def connect(name: str, driver: Driver, server: PostgresServer, **changes: Any) -> Any:
+    kwargs = driver.connect_params({**server.connect_kwargs(DATABASE), **changes})
     return importlib.import_module(name).connect(**kwargs)
 
 
 @pytest.fixture
 def connection(name: str, driver: Driver, server: PostgresServer) -> Iterator[Any]:
     """A connection as the pool has it: tidy."""
-    connection = connect(name, server)
+    connection = connect(name, driver, server)
     driver.tidy(connection)
     yield connection
     connection.close()
@@ -76,7 +76,7 @@ def test_it_names_itself_and_its_exceptions(name: str, driver: Driver) -> None:
 def test_a_new_connection_is_tidied_into_autocommit(
     name: str, driver: Driver, server: PostgresServer
 ) -> None:
-    connection = connect(name, server)
+    connection = connect(name, driver, server)
     assert not connection.autocommit
     driver.tidy(connection)
     assert connection.autocommit
@@ -191,7 +191,7 @@ def test_refusals_are_told_from_outages(
     name: str, driver: Driver, server: PostgresServer, changes: dict[str, Any], permanent: bool
 ) -> None:
     with pytest.raises(importlib.import_module(name).Error) as caught:
-        connect(name, server, **changes)
+        connect(name, driver, server, **changes)
     assert driver.is_permanent(caught.value) is permanent
 
 
@@ -201,7 +201,7 @@ def test_a_role_that_may_not_log_in_is_a_refusal(
     server.psql("CREATE ROLE nobody_logs_in PASSWORD 'x'")
     try:
         with pytest.raises(importlib.import_module(name).Error) as caught:
-            connect(name, server, user="nobody_logs_in", password="x")
+            connect(name, driver, server, user="nobody_logs_in", password="x")
         assert driver.is_permanent(caught.value)
     finally:
         server.psql("DROP ROLE nobody_logs_in")

@@ -90,8 +90,12 @@ def test_a_raw_connection_replaced_by_the_users_own_is_closed_and_ours_given_bac
 ) -> None:
     connection = databases.add({"max_size": 1, "timeout": 5})
     first = borrow(connection)
-    own = connection.Database.connect(**databases.server.connect_kwargs("tests"))
+    elsewhere = databases.add(False, TIME_ZONE="Asia/Tokyo")
+    own = elsewhere.get_new_connection(elsewhere.get_connection_params())
     connection.connection = own
+    # Its cursors must be told the time zone.
+    noon = value(connection, "SELECT '2026-07-01 12:00:00+00'::timestamptz")
+    assert noon.tzinfo is connection.timezone
     connection.close()
     assert own.closed
     assert borrow(connection) == first

@@ -36,8 +36,19 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "drivers.psycopg3": ({"errors", "session", "drivers", "drivers.psycopg3_shape"}, {"psycopg"}),
     "drivers.psycopg2_shape": (set(), set()),
     "drivers.psycopg2_cancel": (set(), {"psycopg2"}),
+    "drivers.psycopg2_room": (
+        {"session", "drivers.psycopg2_shape", "drivers.psycopg2_cancel"},
+        {"psycopg2"},
+    ),
     "drivers.psycopg2": (
-        {"errors", "session", "drivers", "drivers.psycopg2_shape", "drivers.psycopg2_cancel"},
+        {
+            "errors",
+            "session",
+            "drivers",
+            "drivers.psycopg2_room",
+            "drivers.psycopg2_shape",
+            "drivers.psycopg2_cancel",
+        },
         {"psycopg2"},
     ),
     "pool": (

@@ -4,8 +4,10 @@ from asyncio import _get_running_loop  # the public one raises where there is no
 from threading import get_ident
 from typing import Any
 
+from django.conf import settings
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.postgresql.base import DatabaseWrapper
+from django.db.backends.postgresql.psycopg_any import is_psycopg3
 
 from django_psycopg_pooled.execution.cursors import watch_named
 from django_psycopg_pooled.integration.guards import guarded, stock_method
@@ -24,7 +26,7 @@ class QuickCursors(EarlyRelease):
     What they are, and when they are refused, is as in stock.
     """
 
-    # The time zone that every connection of the pool has; UNKNOWN where cursors must be told.
+    # The time zone that every connection of the pool has, with psycopg 3; UNKNOWN before the first.
     _zone: Any = UNKNOWN
 
     cursor = guarded(BaseDatabaseWrapper, "cursor")
@@ -55,16 +57,24 @@ class QuickCursors(EarlyRelease):
             return self._prepare_cursor(self.create_cursor(name))
 
     def create_cursor(self, name: str | None = None) -> Any:
-        """Stock's, which compares the time zone of the connection with the settings' each time."""
+        """Stock's, which with psycopg 3 compares the connection's time zone each time."""
+        lease, connection = self._lease, self.connection
         if (
             name
-            or self._lease is None
-            or self._zone is not self.timezone
+            or lease is None
+            or connection is not lease.connection
             or DatabaseWrapper.create_cursor is not CREATE_CURSOR
             or _get_running_loop() is not None
         ):
             return self._create_cursor(name)
-        return self.connection.cursor()
+        if is_psycopg3:
+            if self._zone is self.timezone:
+                return connection.cursor()
+        elif not connection._pool_touched:
+            cursor = connection._pool_cursor()
+            cursor.tzinfo_factory = self.tzinfo_factory if settings.USE_TZ else None
+            return cursor
+        return self._create_cursor(name)
 
     def chunked_cursor(self) -> Any:
         """A cursor on the server; in this process if a pooler could part it from its session."""

@@ -12,7 +12,7 @@ from django import get_version
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.backends.base.base import RAN_DB_VERSION_CHECK, BaseDatabaseWrapper
-from django.db.backends.postgresql.psycopg_any import IsolationLevel, is_psycopg3
+from django.db.backends.postgresql.psycopg_any import IsolationLevel
 from django.db.backends.signals import connection_created
 from django.utils.asyncio import async_unsafe
 
@@ -319,7 +319,7 @@ class PooledWrapper(QuickCursors):
         )
         self._pool, self._identity = pool, identity
         self.health_check_enabled = self.settings_dict["CONN_HEALTH_CHECKS"]
-        self._zone = self.timezone if is_psycopg3 else UNKNOWN
+        self._zone = self.timezone
         # Stock's attribute. A wrong one is refused where the stock backend reads it, by Sessions.
         level = self.settings_dict["OPTIONS"].get("isolation_level")
         self.isolation_level = IsolationLevel.READ_COMMITTED if level is None else level
