@@ -58,12 +58,14 @@ def test_the_rare_value_is_slow_prepared_and_is_not_prepared_for_long(
 
 
 def test_a_rare_value_among_common_ones_is_found_out_too(skewed: PooledWrapper) -> None:
-    # Where other work disturbs the first comparison, the next one tells.
-    for i in range(1200):
+    # One slow execution could be chance: it takes some hundred without, none of them slow, to tell.
+    for i in range(4000):
         first(skewed, "pending" if i % 10 == 9 else "done")
-        if i >= 400 and facts(skewed, "SELECT id").state == "demoted":
+        if i % 100 == 99 and facts(skewed, "SELECT id").state == "demoted":
             break
-    assert facts(skewed, "SELECT id").state == "demoted"
+    demoted = facts(skewed, "SELECT id")
+    assert demoted.state == "demoted", demoted
+    assert demoted.hits < 200
 
 
 def test_a_statement_with_a_good_generic_plan_stays_prepared(skewed: PooledWrapper) -> None:

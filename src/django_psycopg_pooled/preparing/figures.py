@@ -4,19 +4,25 @@ A generic plan can be hundreds of times worse than one made for the values: Post
 estimates, and stays with the generic plan once that looked cheaper. So the clock decides.
 
 Means, not medians: the damage is in the tail, since the value for which the plan is bad may be
-rare.
+rare. But a tail is made of few executions, and now and then any statement waits for a lock or a
+busy machine. So a verdict also needs slow executions that chance would not have put all into the
+prepared ones: the fewer they were, the longer the text runs as it is before it is said to be worse.
 """
 
 import math
 from enum import Enum
 
-FIRST = 20  # executions from which the first mean is made; later ones weigh 1/16
-WEIGHT = 1 / 16
+FIRST = 20  # executions from which the first mean is made; later ones weigh 1/64
+WEIGHT = 1 / 64
 WINDOW = 50  # prepared executions that are looked at; older ones fade
 ENOUGH = 10
-FACTOR, EXCESS_S = 2.0, 0.002  # what makes a window suspect: both, on average
+FACTOR, EXCESS_S = 2.0, 0.002  # what makes an execution slow, and a window suspect: both
 DREADFUL, DREADFUL_S = 10.0, 0.010  # an execution of which two are enough
 WORSE = 1.5
+# The chance of so many slow ones below which it is worse, or above which it is fine.
+SURE, FUTILE = 0.02, 0.2
+LONGEST = 2000  # executions in a trial
+MOST_DOUBTED = 3  # acquittals, each of which asks for one slow execution more
 
 
 class Verdict(Enum):
@@ -25,16 +31,63 @@ class Verdict(Enum):
     WORSE = "slower prepared"
 
 
+class Sample:
+    """What some executions took, in seconds, and how many were slow."""
+
+    __slots__ = ("count", "slow", "slowest", "spent")
+
+    def __init__(self) -> None:
+        self.count = self.slow = 0
+        self.spent = self.slowest = 0.0
+
+    def add(self, spent: float, slow: bool, count: int = 1) -> None:
+        self.count += count
+        self.spent += spent
+        self.slow += slow
+        self.slowest = max(self.slowest, spent)
+
+    def fade(self) -> None:
+        self.count //= 2
+        self.spent /= 2
+        self.slow //= 2
+
+    @property
+    def mean(self) -> float:
+        return self.spent / self.count
+
+    @property
+    def usual(self) -> float:
+        """The mean without the slowest one, which may have met cold caches or a busy machine."""
+        return (self.spent - self.slowest) / (self.count - 1) if self.count > 2 else self.mean
+
+
+def chance(seen: Sample, other: Sample) -> float:
+    """How likely *seen* has so many of all slow ones, or more, if it makes no difference which.
+
+    The tail of a binomial distribution; by logarithms, for its coefficients exceed a float.
+    """
+    slow = seen.slow + other.slow
+    ours = math.log(seen.count / (seen.count + other.count))
+    theirs = math.log(other.count / (seen.count + other.count))
+    return sum(
+        math.exp(
+            math.lgamma(slow + 1) - math.lgamma(k + 1) - math.lgamma(slow - k + 1)
+            + k * ours + (slow - k) * theirs
+        )
+        for k in range(seen.slow, slow + 1)
+    )  # fmt: skip
+
+
 class Figures:
     """What one text took, in seconds; lives as long as its plan, whose lock guards it."""
 
     __slots__ = (
+        "_acquitted",
         "_dreadful",
-        "_goal",
-        "_trial_count",
-        "_trial_spent",
-        "_window_count",
-        "_window_spent",
+        "_first",
+        "_look_at",
+        "_trial",
+        "_window",
         "alert",
         "expected",
         "plain_count",
@@ -49,6 +102,8 @@ class Figures:
         self.prepared_count = 0
         self.prepared_spent = 0.0
         self.expected: float | None = None  # of an execution as it is; None before the first one
+        self._first = Sample()
+        self._acquitted = 0
         self.start_window()
 
     @property
@@ -63,61 +118,80 @@ class Figures:
 
     def start_window(self) -> None:
         """Forget what was seen of prepared executions, for the verdict only."""
-        self._window_count = 0.0
-        self._window_spent = 0.0
+        self._window = Sample()
         self._dreadful = 0
         # Every execution counts now: one was dreadful, and there are too few for a verdict.
         self.alert = False
-        self._goal = 0
-        self._trial_count = 0
-        self._trial_spent = 0.0
+        self._trial = Sample()
+        self._look_at = ENOUGH
 
     def plain(self, elapsed: float, *, in_trial: bool) -> Verdict:
         """One execution as it is."""
         self.plain_count += 1
         self.plain_spent += elapsed
+        slow = self._is_slow(elapsed, 1)
         if self.plain_count <= FIRST or self.expected is None:
-            self.expected = self.plain_spent / self.plain_count
-        else:
+            self._first.add(elapsed, slow)
+            self.expected = self._first.usual
+        elif not in_trial:
             self.expected += (elapsed - self.expected) * WEIGHT
-        if not in_trial:
+        return self._tried(elapsed, slow) if in_trial else Verdict.OPEN
+
+    def _tried(self, elapsed: float, slow: bool) -> Verdict:
+        trial = self._trial
+        trial.add(elapsed, slow)
+        if trial.count < self._look_at:
             return Verdict.OPEN
-        self._trial_count += 1
-        self._trial_spent += elapsed
-        if self._trial_count < self._goal:
-            return Verdict.OPEN
-        mean = self._trial_spent / self._trial_count
-        # Whatever it is, it is what the text takes now: data and load may have changed for both.
-        self.expected = mean
-        seen = self._window_spent / self._window_count
-        return Verdict.WORSE if seen > WORSE * mean and seen > mean + EXCESS_S else Verdict.FINE
+        # Seldom: whoever looks all the time finds a moment at which chance is on one side.
+        self._look_at *= 2
+        verdict = self._verdict()
+        if verdict is not Verdict.OPEN:
+            # That is what the text takes now: data and load may have changed for both.
+            self.expected = trial.mean
+            self._acquitted += verdict is Verdict.FINE
+        return verdict
+
+    def _verdict(self) -> Verdict:
+        window, trial = self._window, self._trial
+        if not self._is_worse_than(trial.usual):
+            return Verdict.FINE
+        by_chance = chance(window, trial)
+        if by_chance <= SURE:
+            return Verdict.WORSE
+        futile = trial.slow and by_chance > FUTILE
+        return Verdict.FINE if futile or trial.count >= LONGEST else Verdict.OPEN
+
+    def _is_slow(self, spent: float, count: int) -> bool:
+        """Whether one of *count* executions that took *spent* was."""
+        expected = self.expected or 0.0
+        return spent > (FACTOR + count - 1) * expected + EXCESS_S
+
+    def _is_worse_than(self, mean: float) -> bool:
+        seen = self._window.mean
+        return seen > WORSE * mean and seen > mean + EXCESS_S
 
     def prepared(self, count: int, spent: float, judged: bool) -> bool:
-        """Some prepared executions. True if they are suspect: try as many as they are."""
+        """Some prepared executions. True if they are suspect: try how it is without."""
         self.prepared_count += count
         self.prepared_spent += spent
         if not count or not judged or self.expected is None:
             return False
-        if self._window_count >= WINDOW:
-            self._window_count /= 2
-            self._window_spent /= 2
+        window = self._window
+        if window.count >= WINDOW:
+            window.fade()
             self._dreadful = 0
-        self._window_count += count
-        self._window_spent += spent
+        window.add(spent, self._is_slow(spent, count), count)
         expected = self.expected * count
         if spent > DREADFUL * expected and spent - expected > DREADFUL_S:
             self._dreadful += 1
-        self.alert = self._window_count < ENOUGH and self._dreadful > 0
-        if self._window_count < ENOUGH and self._dreadful < 2:
+        self.alert = window.count < ENOUGH and self._dreadful > 0
+        if window.count < ENOUGH and self._dreadful < 2:
             return False
-        mean = self._window_spent / self._window_count
-        if mean <= FACTOR * self.expected or mean - self.expected <= EXCESS_S:
+        if window.slow <= min(self._acquitted, MOST_DOUBTED):
             return False
-        self._goal = max(ENOUGH, round(self._window_count))
-        return True
+        return window.mean > FACTOR * self.expected and window.mean - self.expected > EXCESS_S
 
     def comparison(self) -> str:
         """The window and the trial, for people."""
-        seen = self._window_spent / self._window_count * 1e3
-        tried = self._trial_spent / self._trial_count * 1e3
+        seen, tried = self._window.mean * 1e3, self._trial.mean * 1e3
         return f"{seen:.3g} ms prepared, {tried:.3g} ms as it is"
