@@ -31,7 +31,8 @@ from django.urls import path, re_path
 from django_psycopg_pooled.integration import work
 from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
-from django_psycopg_pooled.tracking.labels import LONGEST, set_label
+from django_psycopg_pooled.tracking.labels import LONGEST
+from tests.labelled import labelled
 from tests.server.databases import Databases
 from tests.server.support import (
     DATABASE,
@@ -87,12 +88,8 @@ class _Quiet(WSGIRequestHandler):
 
 @pytest.fixture
 def _labels() -> Iterator[None]:
-    """As with django_psycopg_pooled in INSTALLED_APPS, for one test."""
-    work.label_work()
-    yield
-    set_label(None)
-    for signal in (request_started, request_finished):
-        signal.disconnect(dispatch_uid=work.__name__)
+    with labelled(__name__):
+        yield
 
 
 @contextmanager

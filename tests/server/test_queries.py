@@ -11,20 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.signals import request_finished, request_started
 from django.db import DatabaseError, connections, models, transaction
 from django.db.backends.postgresql.psycopg_any import is_psycopg3
 from django.http import HttpRequest, HttpResponse
-from django.test import Client, override_settings
+from django.test import Client
 from django.urls import path
 
 from django_psycopg_pooled import pools
 from django_psycopg_pooled.facts.queries import QueryFacts
-from django_psycopg_pooled.integration import work
 from django_psycopg_pooled.integration.queries import Queries
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
 from django_psycopg_pooled.statements.journal import FOLD_AT, Journal
-from django_psycopg_pooled.tracking.labels import set_label
+from tests.labelled import labelled
 from tests.server.databases import Databases
 from tests.server.processes import PROJECT, Program
 from tests.server.support import (
@@ -263,13 +261,8 @@ urlpatterns += [path("few/", few)]
 
 @pytest.fixture
 def client() -> Iterator[Client]:
-    """As with django_psycopg_pooled in INSTALLED_APPS."""
-    work.label_work()
-    with override_settings(ROOT_URLCONF=__name__):
+    with labelled(__name__):
         yield Client()
-    set_label(None)
-    for sent in (request_started, request_finished):
-        sent.disconnect(dispatch_uid=work.__name__)
 
 
 def test_n_plus_one_is_found_in_a_view_with_its_line_and_its_route(

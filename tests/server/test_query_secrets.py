@@ -14,18 +14,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.core.signals import request_finished, request_started
 from django.db import DatabaseError, connections, models, transaction
 from django.db.backends.postgresql.psycopg_any import is_psycopg3, sql
 from django.http import HttpRequest, HttpResponse
-from django.test import Client, override_settings
+from django.test import Client
 from django.urls import path
 
 from django_psycopg_pooled import pools
-from django_psycopg_pooled.integration import work
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
 from django_psycopg_pooled.statements.figures import RANKS
-from django_psycopg_pooled.tracking.labels import set_label
+from tests.labelled import labelled
 from tests.server.databases import Databases
 
 # Made when the tests run, so that no constant of their code has them.
@@ -136,15 +134,9 @@ urlpatterns = [path("notes/<str:key>/", view)]
 
 
 def browse() -> None:
-    work.label_work()
-    try:
-        with override_settings(ROOT_URLCONF=__name__):
-            Client(headers={"user-agent": WORD}).get(f"/notes/{WORD}/?q={WORD}")
-            Client().generic(WORD.upper(), f"/notes/{WORD}/")
-    finally:
-        set_label(None)
-        for signal in (request_started, request_finished):
-            signal.disconnect(dispatch_uid=work.__name__)
+    with labelled(__name__):
+        Client(headers={"user-agent": WORD}).get(f"/notes/{WORD}/?q={WORD}")
+        Client().generic(WORD.upper(), f"/notes/{WORD}/")
 
 
 def assert_clean(where: str, text: str) -> None:

@@ -16,11 +16,12 @@ from django.core.handlers.asgi import ASGIRequest
 from django.core.handlers.base import BaseHandler
 from django.core.signals import request_finished, request_started
 from django.http import HttpRequest, HttpResponse
-from django.test import AsyncClient, Client, override_settings
+from django.test import AsyncClient, Client
 from django.urls import include, path, re_path
 
 from django_psycopg_pooled.integration import work
-from django_psycopg_pooled.tracking.labels import Work, begin, current, end, label_of, set_label
+from django_psycopg_pooled.tracking.labels import Work, begin, current, end, label_of
+from tests.labelled import labelled
 
 ME = threading.get_ident
 
@@ -60,16 +61,8 @@ urlpatterns = [
 
 @pytest.fixture(autouse=True)
 def _labels() -> Iterator[None]:
-    """As with django_psycopg_pooled in INSTALLED_APPS, for one test."""
-    methods = BaseHandler.resolve_request, BaseHandler.get_response_async
-    work.label_work()
-    set_label(None)
-    with override_settings(ROOT_URLCONF=__name__):
+    with labelled(__name__):
         yield
-    set_label(None)
-    for signal in (request_started, request_finished):
-        signal.disconnect(dispatch_uid=work.__name__)
-    BaseHandler.resolve_request, BaseHandler.get_response_async = methods  # type: ignore[method-assign]
 
 
 # ---- requests

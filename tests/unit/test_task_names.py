@@ -10,15 +10,13 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.core.handlers.base import BaseHandler
-from django.core.signals import request_finished, request_started
 from django.http import HttpRequest, HttpResponse
-from django.test import AsyncClient, Client, override_settings
+from django.test import AsyncClient, Client
 from django.urls import path
 
-from django_psycopg_pooled.integration import work
 from django_psycopg_pooled.tracking import labels
 from django_psycopg_pooled.tracking.labels import Work, current, enter, label_of, set_label
+from tests.labelled import labelled
 
 
 def label() -> str | None:
@@ -47,16 +45,8 @@ urlpatterns = [path("", view), path("relabelled/", relabelled), path("renamed/",
 
 @pytest.fixture(autouse=True)
 def _labels() -> Iterator[None]:
-    """As with django_psycopg_pooled in INSTALLED_APPS, for one test."""
-    methods = BaseHandler.resolve_request, BaseHandler.get_response_async
-    work.label_work()
-    set_label(None)
-    with override_settings(ROOT_URLCONF=__name__):
+    with labelled(__name__):
         yield
-    set_label(None)
-    for signal in (request_started, request_finished):
-        signal.disconnect(dispatch_uid=work.__name__)
-    BaseHandler.resolve_request, BaseHandler.get_response_async = methods  # type: ignore[method-assign]
 
 
 def in_task(name: str | None, function: Callable[[], Awaitable[Any]]) -> Any:
