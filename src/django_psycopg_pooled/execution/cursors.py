@@ -35,7 +35,9 @@ class WatchedCursor:
             if record.plan is None or kwargs:
                 if session.commenter is not None:
                     query = session.commenter.commented(query, params)
-                return super().execute(query, params, **kwargs)  # type: ignore[misc]
+                if kwargs:
+                    return super().execute(query, params, **kwargs)  # type: ignore[misc]
+                return super().execute(query, params)  # type: ignore[misc]
             plain = super().execute  # type: ignore[misc]
             if session.commenter is not None:
                 plain = session.commenter.before(plain)
