@@ -135,6 +135,16 @@ def test_a_text_that_is_slow_at_times_when_prepared_is_demoted(share: float) -> 
     assert demoted(lambda _: 0.0001, rare) == 20
 
 
+def test_small_hiccups_in_both_ways_do_not_hide_what_is_much_slower() -> None:
+    def hiccups(random: Random) -> float:
+        return 0.005 if random.random() < 0.03 else 0.0003
+
+    def rare(random: Random) -> float:
+        return 0.036 if random.random() < 0.1 else hiccups(random)
+
+    assert demoted(hiccups, rare) == 20
+
+
 def test_what_has_become_slow_in_both_ways_is_acquitted() -> None:
     scene, _ = measured(0, calls=100)
     scene.binding.plain_s = scene.binding.prepared_s = 0.02
@@ -186,7 +196,7 @@ def test_the_report_has_both_means_and_every_execution() -> None:
 def sample(slow: int, count: int) -> Sample:
     found = Sample()
     for i in range(count):
-        found.add(0.1, i < slow)
+        found.add(2.0 if i < slow else 0.1, bar=1.0)
     return found
 
 

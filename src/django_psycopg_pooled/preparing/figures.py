@@ -32,24 +32,28 @@ class Verdict(Enum):
 
 
 class Sample:
-    """What some executions took, in seconds, and how many were slow."""
+    """What some executions took, in seconds, and which of them were slow."""
 
-    __slots__ = ("count", "slow", "slowest", "spent")
+    __slots__ = ("count", "slow", "slow_spent", "slowest", "spent")
 
     def __init__(self) -> None:
         self.count = self.slow = 0
-        self.spent = self.slowest = 0.0
+        self.spent = self.slow_spent = self.slowest = 0.0
 
-    def add(self, spent: float, slow: bool, count: int = 1) -> None:
+    def add(self, spent: float, bar: float = math.inf, count: int = 1) -> None:
+        """*count* executions that took *spent*; one of them was slow if that exceeds *bar*."""
         self.count += count
         self.spent += spent
-        self.slow += slow
         self.slowest = max(self.slowest, spent)
+        if spent > bar:
+            self.slow += 1
+            self.slow_spent += spent
 
     def fade(self) -> None:
         self.count //= 2
         self.spent /= 2
         self.slow //= 2
+        self.slow_spent /= 2
 
     @property
     def mean(self) -> float:
@@ -83,6 +87,7 @@ class Figures:
 
     __slots__ = (
         "_acquitted",
+        "_bar",
         "_dreadful",
         "_first",
         "_look_at",
@@ -123,23 +128,23 @@ class Figures:
         # Every execution counts now: one was dreadful, and there are too few for a verdict.
         self.alert = False
         self._trial = Sample()
+        self._bar = math.inf  # what is as slow in the trial as what was slow in the window
         self._look_at = ENOUGH
 
     def plain(self, elapsed: float, *, in_trial: bool) -> Verdict:
         """One execution as it is."""
         self.plain_count += 1
         self.plain_spent += elapsed
-        slow = self._is_slow(elapsed, 1)
         if self.plain_count <= FIRST or self.expected is None:
-            self._first.add(elapsed, slow)
+            self._first.add(elapsed)
             self.expected = self._first.usual
         elif not in_trial:
             self.expected += (elapsed - self.expected) * WEIGHT
-        return self._tried(elapsed, slow) if in_trial else Verdict.OPEN
+        return self._tried(elapsed) if in_trial else Verdict.OPEN
 
-    def _tried(self, elapsed: float, slow: bool) -> Verdict:
+    def _tried(self, elapsed: float) -> Verdict:
         trial = self._trial
-        trial.add(elapsed, slow)
+        trial.add(elapsed, self._bar)
         if trial.count < self._look_at:
             return Verdict.OPEN
         # Seldom: whoever looks all the time finds a moment at which chance is on one side.
@@ -161,11 +166,6 @@ class Figures:
         futile = trial.slow and by_chance > FUTILE
         return Verdict.FINE if futile or trial.count >= LONGEST else Verdict.OPEN
 
-    def _is_slow(self, spent: float, count: int) -> bool:
-        """Whether one of *count* executions that took *spent* was."""
-        expected = self.expected or 0.0
-        return spent > (FACTOR + count - 1) * expected + EXCESS_S
-
     def _is_worse_than(self, mean: float) -> bool:
         seen = self._window.mean
         return seen > WORSE * mean and seen > mean + EXCESS_S
@@ -180,8 +180,9 @@ class Figures:
         if window.count >= WINDOW:
             window.fade()
             self._dreadful = 0
-        window.add(spent, self._is_slow(spent, count), count)
         expected = self.expected * count
+        slow = (FACTOR - 1) * self.expected + EXCESS_S
+        window.add(spent, expected + slow, count)
         if spent > DREADFUL * expected and spent - expected > DREADFUL_S:
             self._dreadful += 1
         self.alert = window.count < ENOUGH and self._dreadful > 0
@@ -189,6 +190,7 @@ class Figures:
             return False
         if window.slow <= min(self._acquitted, MOST_DOUBTED):
             return False
+        self._bar = max(self.expected + slow, window.slow_spent / window.slow / 2)
         return window.mean > FACTOR * self.expected and window.mean - self.expected > EXCESS_S
 
     def comparison(self) -> str:
