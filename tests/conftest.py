@@ -29,6 +29,18 @@ settings.configure(
 )
 django.setup()
 
+# Files that take 20 s or more. They go first, so that all processes of a run end at the same time.
+LONGEST = (
+    "test_benchmarks", "test_demo", "test_faults", "test_celery", "test_failover", "test_gevent",
+    "test_who_holds", "test_killed_server", "test_fork", "test_testing_kit",
+)  # fmt: skip
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """After pytest-randomly, which shuffles the files."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else 99)
+
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[PostgresServer]:

@@ -47,10 +47,10 @@ def test_contention_tells_throughput_and_fairness(own_server: PostgresServer) ->
 
 def test_spike_tells_when_all_were_served_in_each_case(own_server: PostgresServer) -> None:
     """PAINS 17."""
-    report = spike.measure(own_server, quick(UNPOOLED, OURS))
+    report = spike.measure(own_server, quick(OURS))
     for table in range(len(spike.CASES)):
-        check(report, "last_ms", (UNPOOLED, OURS), table=table)
-    assert [row["opened"] for row in report.tables[0].rows] == [20, 20]
+        check(report, "last_ms", (OURS,), table=table)
+    assert [row["opened"] for row in report.tables[0].rows] == [20]
 
 
 def test_restart_tells_failures_for_both_falls(own_server: PostgresServer) -> None:

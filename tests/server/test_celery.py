@@ -72,7 +72,7 @@ def answered(folder: Path) -> list[Path]:
 
 
 # Where OPTIONS["pool"] says something, Celery closes the pool after each task.
-@pytest.mark.parametrize(("pool", "children"), [({}, 40), ({"max_size": 4}, 4)], ids=str)
+@pytest.mark.parametrize(("pool", "children"), [({}, 20), ({"max_size": 4}, 4)], ids=str)
 def test_a_workers_children_answer_rightly_and_leave_no_backend(
     databases: Databases, script_folder: Write, pool: dict[str, int], children: int
 ) -> None:

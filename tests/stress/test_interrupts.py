@@ -4,11 +4,11 @@ As a worker's time limit throws them, or a signal. The seed is printed with a fa
 DPP_STRESS_SEED=N makes the same pauses again (the threads interleave as they like).
 """
 
-import ctypes
 import random
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +19,7 @@ from django_psycopg_pooled.pool.pool import Pool
 from tests.server.support import eventually
 from tests.stress.seeds import seeds
 from tests.stress.test_interrupt_at_every_opcode import ForgetfulDriver
+from tests.stress.throwing import throw_into, wake_who_starts_threads
 from tests.unit.scripted_pool import audit
 
 THREADS = 4
@@ -81,15 +82,26 @@ class User(threading.Thread):
     def interrupt(self) -> None:
         """Throw, and return when it has come, and this thread borrows again."""
         begun = self.begun
-        assert self.ident is not None
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(
-            ctypes.c_ulong(self.ident), ctypes.py_object(KeyboardInterrupt)
-        )
-        deadline = time.monotonic() + 20
+        throw_into(self)
+        thrown_at = time.monotonic()
         while self.begun < begun + 2:
+            waited = time.monotonic() - thrown_at
             assert self.is_alive(), "thrown out of its loop"
-            assert time.monotonic() < deadline, f"waits for ever\n{self.pool.as_table()}"
+            assert waited < 20, f"waits for ever\n{self.where()}"
+            if waited > 1:
+                wake_who_starts_threads()
             time.sleep(0)
+
+    def where(self) -> str:
+        """What all threads do, this one first, and what the pool looks like."""
+        frames = sys._current_frames()
+        order = sorted(threading.enumerate(), key=lambda thread: thread is not self)
+        stacks = [
+            f"{thread.name}\n{''.join(traceback.format_stack(frames[thread.ident or 0]))}"
+            for thread in order
+            if thread.ident in frames
+        ]
+        return "\n".join([self.pool.as_table(), *stacks])
 
 
 @pytest.mark.parametrize("workers", [3, 0])

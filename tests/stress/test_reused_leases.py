@@ -4,7 +4,6 @@ More threads than connections; the seed is in the tests' names.
 """
 
 import contextlib
-import ctypes
 import gc
 import logging
 import random
@@ -24,6 +23,7 @@ from tests.server.databases import Databases
 from tests.server.support import DATABASE, Call, borrow, eventually, in_thread, pool_of, value
 from tests.server.support import wrapper as wrapper_of
 from tests.stress.seeds import seeds
+from tests.stress.throwing import throw_into, wake_who_starts_threads
 from tests.unit.scripted_pool import audit
 
 THREADS, SLOTS, SECONDS = 8, 3, 5.0
@@ -244,13 +244,6 @@ def _follows_an_interrupt(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _interrupt(thread: User) -> None:
-    assert thread.ident is not None
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(thread.ident), ctypes.py_object(KeyboardInterrupt)
-    )
-
-
 class Count(threading.Thread):
     """Asks the server again and again how many sessions there are."""
 
@@ -286,9 +279,12 @@ def test_each_thread_has_its_own_session_and_no_slot_is_lost_whatever_users_do(
         while time.monotonic() < ends_at:
             time.sleep(0.002 + chance.random() * 0.01)
             if interrupts:
-                _interrupt(chance.choice(users))
+                throw_into(chance.choice(users))
     finally:
         sys.setswitchinterval(before)
+        for user in users:
+            user.join(1)
+        wake_who_starts_threads()
         for user in users:
             user.join(40)
         count.ending = True
