@@ -13,6 +13,7 @@ from django_psycopg_pooled.drivers.protocol import Driver
 from django_psycopg_pooled.facts.pool import PoolSnapshot
 from django_psycopg_pooled.observing import Blind, Deaf, Listener, Observer
 from django_psycopg_pooled.options import PoolOptions
+from django_psycopg_pooled.pool.connects import CONNECTS
 from django_psycopg_pooled.pool.counters import Counters
 from django_psycopg_pooled.pool.demand import Demand
 from django_psycopg_pooled.pool.entry import Entry
@@ -22,7 +23,8 @@ from django_psycopg_pooled.pool.states import State
 from django_psycopg_pooled.pool.watchdog import Watchdog
 from django_psycopg_pooled.runtime.protocol import Runtime
 
-FORK_PATIENCE_S = 0.5  # for connects under way to end before a fork()
+FORK_PATIENCE_S = 0.5  # for the end of threads before a fork()
+CONNECT_PATIENCE_S = 2.0  # and of connects, since each began
 
 if TYPE_CHECKING:
     from django_psycopg_pooled.pool.dedicated import Dedicated
@@ -100,6 +102,11 @@ class Core:
         self.looking = False  # the Lookout will look again
         self.unwatched = True  # the next checkout must wake it
 
+    def connect(self) -> Any:
+        """A new connection, ready for use. Blocks; raises what the driver raises."""
+        with CONNECTS.one():
+            return self.connector()
+
     def own(self, dedicated: "Dedicated") -> None:
         """Remember a connection beside the slots, so that a child of fork() leaves it alone."""
         self._dedicated.add(dedicated)
@@ -155,10 +162,12 @@ def _pause_all() -> None:
     """Before fork(): as few threads as can be."""
     for core in list(_cores):
         core.runtime.pause(FORK_PATIENCE_S)
+    CONNECTS.hold(CONNECT_PATIENCE_S)
 
 
 def _resume_all() -> None:
     """After fork(), in the parent."""
+    CONNECTS.go_on()
     for core in list(_cores):
         core.runtime.resume()
         # No thread is started here, where Python still counts them: the next return sees to it.
@@ -168,6 +177,7 @@ def _resume_all() -> None:
 
 def _disown_all() -> None:
     """In a child of fork(): every pool leaves its connections to the parent."""
+    CONNECTS.restart()
     for core in list(_cores):
         core.disown()
 

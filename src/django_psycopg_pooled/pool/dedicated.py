@@ -72,7 +72,7 @@ class Dedicated:
 
     def _open(self) -> None:
         core = self._core
-        connection = core.connector()
+        connection = core.connect()
         done = False
         try:
             core.driver.tidy(connection)

@@ -163,7 +163,7 @@ class Opener:
             core.counters.connections_num += 1
         connection = None
         try:
-            connection = core.connector()
+            connection = core.connect()
             self._make_ready(connection)
             entry.watch = core.driver.watch(connection)
             entry.server_pid = core.driver.server_pid(connection)

@@ -22,7 +22,6 @@ from django_psycopg_pooled.integration.wrapper import PooledWrapper
 
 REFUSED = "connection failed: Connection refused (by fail_connects() of a test)"
 PATIENCE_S = 10.0  # for the server to end sessions
-PAUSE_S = 0.005
 
 _spared = threading.local()  # `now` is True in a thread whose connects are the test kit's own
 
@@ -54,7 +53,7 @@ def drop_idle(using: str = "default") -> int:
 
     As a restart of the server or a firewall does: the pool is not told, and its next checkouts find
     out. (To close them politely: pool.drain().) Blocks for a connect and until the sessions are
-    gone: for 10 s at the longest. One that is lent just then is ended, too.
+    gone: for 10 s each at the longest. One that is lent just then is ended, too.
     """
     pool = pools[using]
     idle = [c for c in pool.snapshot().connections if c.state == "idle"]
@@ -217,7 +216,7 @@ def _pool_of(wrapper: Any) -> DatabasePool:
 
 
 def _end_sessions(pool: DatabasePool, pids: Sequence[int]) -> None:
-    """Terminate them, and wait until the server has none of them any more."""
+    """Terminate them, and wait until their processes are gone."""
     if pool.options.pooler:
         raise ValueError(
             f"behind a pooler ({pool.options.pooler!r}) the pool {pool.name!r} does not know the"
@@ -226,14 +225,13 @@ def _end_sessions(pool: DatabasePool, pids: Sequence[int]) -> None:
     _spared.now = True
     try:
         with pool.dedicated(_unwatch) as line, line.connection.cursor() as cursor:
-            cursor.execute("SELECT pg_catalog.pg_terminate_backend(pid) FROM"
-                           " pg_catalog.unnest(%s::int[]) AS pid", (list(pids),))  # fmt: skip
-            waited = 0.0
-            while _are_there(cursor, pids):
-                if waited >= PATIENCE_S:
-                    raise TimeoutError(f"the server has not ended {pids} in {PATIENCE_S:g} s.")
-                threading.Event().wait(PAUSE_S)
-                waited += PAUSE_S
+            # Until the process has ended: its socket is open for a moment longer than the server
+            # lists the session, and a checkout in that moment would find nothing wrong with it.
+            cursor.execute("SELECT pg_catalog.pg_terminate_backend(pid, %s) FROM"
+                           " pg_catalog.unnest(%s::int[]) AS pid",
+                           (int(PATIENCE_S * 1000), list(pids)))  # fmt: skip
+            if _are_there(cursor, pids):
+                raise TimeoutError(f"the server has not ended {pids} in {PATIENCE_S:g} s each.")
     finally:
         _spared.now = False
 

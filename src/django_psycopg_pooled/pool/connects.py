@@ -1,0 +1,72 @@
+"""Connects under way in this process: none should be while it forks."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django_psycopg_pooled.clock import SYSTEM_CLOCK
+
+PAUSE_S = 0.001
+
+
+class Connects:
+    """Knows each connect under way, and holds new ones up while a thread forks.
+
+    libpq, OpenSSL and the C library have locks of their own, and a child of fork() has them as they
+    are just then: if another thread is inside, the child's connects wait for ever. Lives as the
+    process; any thread.
+
+    Guards: `_lock` guards all other attributes. Lock order: taken last; nothing blocks under it.
+    """
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """In a child of fork(): nothing is under way, and nobody forks."""
+        self._lock = threading.Lock()
+        self._under_way: dict[object, tuple[int, float]] = {}  # in which thread, since when
+        self._forks = 0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Around a connect. Blocks while another thread forks."""
+        ticket = object()
+        try:
+            while not self._has_begun(ticket):
+                SYSTEM_CLOCK.sleep(PAUSE_S)
+            yield
+        finally:
+            with self._lock:
+                # None: in a child that was forked in the block.
+                self._under_way.pop(ticket, None)
+
+    def hold(self, patience_s: float) -> None:
+        """Before fork(): have no other begin, and wait for those under way in other threads.
+
+        Not for one that is older than *patience_s*: that waits for the network, in no lock.
+        """
+        with self._lock:
+            self._forks += 1
+        while self._is_one_younger_than(patience_s):
+            SYSTEM_CLOCK.sleep(PAUSE_S)
+
+    def go_on(self) -> None:
+        """After fork(), in the parent."""
+        with self._lock:
+            self._forks -= 1
+
+    def _has_begun(self, ticket: object) -> bool:
+        with self._lock:
+            if not self._forks:
+                self._under_way[ticket] = threading.get_ident(), SYSTEM_CLOCK.monotonic()
+            return not self._forks
+
+    def _is_one_younger_than(self, seconds: float) -> bool:
+        me, now = threading.get_ident(), SYSTEM_CLOCK.monotonic()
+        with self._lock:
+            under_way = list(self._under_way.values())
+        return any(thread != me and now - since < seconds for thread, since in under_way)
+
+
+CONNECTS = Connects()
