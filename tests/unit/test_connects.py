@@ -89,6 +89,13 @@ def test_a_child_begins_with_none_under_way() -> None:
     connects.hold(PATIENCE_S)
 
 
+def test_a_signals_handler_may_fork_while_its_thread_begins_a_connect() -> None:
+    connects = Connects()
+    with connects._lock:
+        connects.hold(PATIENCE_S)
+        connects.go_on()
+
+
 def test_a_connect_that_fails_is_under_way_no_more() -> None:
     connects = Connects()
 

@@ -24,7 +24,8 @@ class Connects:
 
     def restart(self) -> None:
         """In a child of fork(): nothing is under way, and nobody forks."""
-        self._lock = threading.Lock()
+        # Re-entrant: a signal's handler may fork while its thread is in here.
+        self._lock = threading.RLock()
         self._under_way: dict[object, tuple[int, float]] = {}  # in which thread, since when
         self._forks = 0
 
