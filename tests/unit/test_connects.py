@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from django_psycopg_pooled import forking
 from django_psycopg_pooled.pool.connects import Connects
 
 PATIENCE_S = 10.0
@@ -22,7 +23,7 @@ def elsewhere(connects: Connects) -> Iterator[threading.Event]:
             begun.set()
             may_end.wait(PATIENCE_S)
 
-    thread = threading.Thread(target=connect)
+    thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     assert begun.wait(PATIENCE_S)
     try:
@@ -83,8 +84,8 @@ def test_a_child_begins_with_none_under_way() -> None:
     connects = Connects()
     with connects.one():
         connects.hold(PATIENCE_S)
-        connects.restart()  # as in a child of fork()
-        with connects.one():
+        forking._restart_all()
+        with elsewhere(connects):
             pass
     connects.hold(PATIENCE_S)
 

@@ -61,6 +61,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
             "session",
             "resets",
             "observing",
+            "forking",
             "runtime",
             "drivers",
         },

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from django_psycopg_pooled.clock import SYSTEM_CLOCK
+from django_psycopg_pooled.forking import restart_in_child
 
 PAUSE_S = 0.001
 
@@ -21,6 +22,7 @@ class Connects:
 
     def __init__(self) -> None:
         self.restart()
+        restart_in_child(self)
 
     def restart(self) -> None:
         """In a child of fork(): nothing is under way, and nobody forks."""

@@ -177,7 +177,6 @@ def _resume_all() -> None:
 
 def _disown_all() -> None:
     """In a child of fork(): every pool leaves its connections to the parent."""
-    CONNECTS.restart()
     for core in list(_cores):
         core.disown()
 
