@@ -5,55 +5,36 @@ anybody, and what is counted stays countable.
 """
 
 import contextlib
-import gc
 import importlib.util
 import itertools
-import logging
 import random
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import pytest
-from django.db import Error, connections, transaction
-from django.db.backends.postgresql.psycopg_any import is_psycopg3
+from django.db import Error, transaction
 
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
-from django_psycopg_pooled.pool.pool import Pool
-from django_psycopg_pooled.statements.journal import Journal
 from tests.server.databases import Databases
-from tests.server.support import eventually, value, wrapper
 from tests.server.things import prepared_pool, with_things
+from tests.stress import preparing_scene
 from tests.stress import test_interrupt_at_every_opcode as every_opcode
+from tests.stress.preparing_scene import PREPARED_MAX, ROWS, Scene, assert_whole
 from tests.stress.seeds import seeds
-from tests.stress.test_interrupts import User
-from tests.unit.scripted_pool import audit
 
+_interruptible = preparing_scene._interruptible
 if sys.version_info >= (3, 12):  # the Interrupter needs it there
     _monitored = every_opcode._monitored
 
-PREPARED_MAX = 2
 # Places of each story: all in ALWAYS; at random in preparing and its drivers, and elsewhere.
 ALWAYS = ("/preparing/keeper.py",)
 NEARBY = ("/preparing/", "/execution/", "_binding.py", "/psycopg/")
 NEAR, FAR = 8, 2
-INTERRUPTS, USERS, SLOTS = 200, 3, 2
 STORIES_TOLD = 10
 if sys.version_info >= (3, 12):
-    # Each instruction is watched all the while, which takes several times as long.
-    INTERRUPTS, STORIES_TOLD = 60, 4
-NAMES = "SELECT name FROM pg_prepared_statements WHERE starts_with(name, '_dpp_')"
-ROWS = {1: "one", 2: "two", 3: "three"}
-
-
-@pytest.fixture(autouse=True)
-def _what_is_thrown_into_a_finalizer_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Python does once it has printed it; pytest would make it an error."""
-    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    STORIES_TOLD = 4  # each instruction is watched all the while, which takes several times as long
 
 
 @pytest.fixture(autouse=True)
@@ -66,22 +47,6 @@ def _drivers_are_interrupted_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(every_opcode, "TRACED", traced)
     if sys.version_info >= (3, 12):
         sys.monitoring.restart_events()  # files that were of no interest are
-
-
-@pytest.fixture(autouse=True)
-def _each_execution_is_to_be_counted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("django_psycopg_pooled.execution.watched.FOLD_AT", 1)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_logged() -> Iterator[None]:
-    """logging takes its locks where an exception from outside can come before they are given up."""
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
-
-
-_numbers = itertools.count(1)
 
 
 class Places(every_opcode.Interrupter):
@@ -112,72 +77,6 @@ class InTheJournal(every_opcode.Interrupter):
     def _count(self, frame: FrameType) -> None:
         if "/statements/journal" in frame.f_code.co_filename:
             super()._count(frame)
-
-
-@dataclass
-class Scene:
-    """One connection, and what is known of its statements; lives for one story."""
-
-    things: PooledWrapper
-    texts: list[str] = field(default_factory=list)
-    rows: dict[int, str] = field(default_factory=lambda: dict(ROWS))
-    param: Callable[[int], object] = lambda number: number
-    # A transaction fails once in which it turns out to be gone or outdated; nobody can help it.
-    stale: bool = False
-
-    def fresh(self, form: str = "SELECT name, {} FROM things WHERE id = %s") -> str:
-        """A text that nobody has executed yet."""
-        self.texts.append(form.format(next(_numbers)))
-        return self.texts[-1]
-
-    def prepared(self, *, times: int = 1) -> str:
-        """One that has run prepared so often."""
-        sql = self.fresh()
-        for _ in range(times):
-            self.ask(sql, 1)
-        return sql
-
-    def ask(self, sql: str, number: int) -> None:
-        """Execute it, and compare what it finds."""
-        with self.things.cursor() as cursor:
-            cursor.execute(sql, [self.param(number)])
-            found = cursor.fetchone()
-        assert str(found[0]) == self.rows[number], (sql, number, found)
-
-    def holdings(self) -> Any:
-        return self.things.connection._pool_session.prepared
-
-    def drop(self, sql: str) -> None:
-        """Take away what is prepared for *sql*, behind our backs."""
-        [name] = [_name(h) for h in self.holdings().values() if h.plan.sql == sql]
-        with _unwatched(self.things.connection) as cursor:
-            cursor.execute(f"DEALLOCATE {name}")
-
-    @property
-    def journal(self) -> Journal:
-        journal = prepared_pool(self.things)._statements.journal
-        assert journal is not None
-        return journal
-
-    def calls(self) -> int:
-        """How many executions the journal has counted."""
-        return sum(each.calls for each in prepared_pool(self.things).queries.top(10_000))
-
-
-def _name(held: Any) -> str:
-    name = held.statement.name
-    return name.decode() if isinstance(name, bytes) else str(name)
-
-
-def _unwatched(connection: Any) -> Any:
-    """A cursor that tells the pool of nothing."""
-    if is_psycopg3:
-        from psycopg import Cursor
-
-        return Cursor(connection)
-    from psycopg2 import extensions
-
-    return extensions.connection.cursor(connection, cursor_factory=extensions.cursor)
 
 
 # Each prepares a scene and says what is to be interrupted in it.
@@ -349,34 +248,7 @@ def _interrupt(scene: Scene, story: Story, way: Way, interrupter: every_opcode.I
         all_are_right()
     all_are_right()
     scene.things.close()
-    _assert_whole(scene, sql)
-
-
-def _assert_whole(scene: Scene, sql: str) -> None:
-    """Books, counts and locks are as if nothing had happened."""
-    pool = prepared_pool(scene.things)
-    statements = pool._statements
-    plan = statements.book.look_up(sql).plan
-    locks = [statements.book._lock, statements.preparer._lock, *([plan._lock] if plan else [])]
-    locks.append(scene.journal._lock)
-
-    def no_lock_is_held_for_ever() -> bool:
-        return not any(lock.locked() for lock in locks)
-
-    eventually(no_lock_is_held_for_ever, 0.5)  # a worker may hold one just now
-    counted = scene.calls()
-    scene.ask(sql, 1)
-    assert scene.calls() == counted + 1
-    held = {_name(each) for each in scene.holdings().values()}
-    with _unwatched(scene.things.connection) as cursor:
-        cursor.execute(NAMES)
-        there = {name for (name,) in cursor.fetchall()}
-        cursor.execute("SHOW plan_cache_mode")
-        assert cursor.fetchone() == ("auto",)
-    assert there <= held, "nobody will ever close these"
-    assert len(held) <= PREPARED_MAX
-    scene.things.close()
-    audit(pool)
+    assert_whole(scene, sql)
 
 
 def _one_connection(databases: Databases) -> PooledWrapper:
@@ -412,91 +284,3 @@ def test_statements_are_counted_wherever_the_counting_of_one_was_interrupted(
     failures = list(_failures(scene, prepared_already, outside, interrupters))
     assert sum(each.left < 0 for each in interrupters) > 5, [i.where for i in interrupters]
     assert not failures, "\n".join(failures)
-
-
-class Asker(User):
-    """Executes the same few texts as others, whatever is thrown into it."""
-
-    def __init__(self, pool: Pool, alias: str, seed: str) -> None:
-        self.alias = alias
-        self.random = random.Random(seed)
-        self.is_whole = True
-        super().__init__(pool, bound=True)
-
-    def run(self) -> None:
-        super().run()
-        self.leave()
-
-    def borrow(self) -> None:
-        self.begun += 1
-        try:
-            self.execute()
-        except Error as error:
-            if not _follows_an_interrupt(error):
-                raise
-            raise KeyboardInterrupt from error  # Django or the driver was left half way
-
-    def execute(self) -> None:
-        if not self.is_whole:
-            self.leave()
-        self.is_whole = False
-        things = wrapper(self.alias)
-        with transaction.atomic(using=self.alias) if self.random.random() < 0.7 else _nothing():
-            for _ in range(3):
-                number = self.random.choice(list(ROWS))
-                assert value(things, self.random.choice(TEXTS), number) == ROWS[number]
-        things.close()
-        self.is_whole = True
-
-    def leave(self) -> None:
-        """Without what Django believes of the connection: it may have been told half of it."""
-        with contextlib.suppress(Error):
-            connections[self.alias].close()
-        del connections[self.alias]
-
-
-def _follows_an_interrupt(error: BaseException | None) -> bool:
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__context__
-    return error is not None
-
-
-_nothing = contextlib.nullcontext
-# More than a connection may hold, so that each is prepared, closed and prepared again.
-TEXTS = [f"SELECT name, {n} FROM things WHERE id = %s" for n in range(5)]
-
-
-@pytest.mark.parametrize("seed", seeds())
-def test_exceptions_at_random_moments_anywhere_leave_right_rows_and_whole_counts(
-    databases: Databases, seed: int
-) -> None:
-    """In Django's and the driver's code as well, which the other tests leave alone."""
-    mine = random.Random(seed)
-    things = with_things(databases, prepared_max=PREPARED_MAX, max_size=SLOTS)
-    things.close()
-    pool = prepared_pool(things)
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-4)
-    askers = [Asker(pool, things.alias, f"{seed} {number}") for number in range(USERS)]
-    try:
-        eventually(lambda: all(asker.begun > 2 for asker in askers))
-        for _ in range(INTERRUPTS):
-            time.sleep(mine.random() * 0.002)
-            mine.choice(askers).interrupt()
-    finally:
-        sys.setswitchinterval(before)
-        for asker in askers:
-            asker.ending = True
-        for asker in askers:
-            asker.join(30)
-    assert not any(asker.is_alive() for asker in askers), pool.as_table()
-    assert [repr(error) for asker in askers for error in asker.failures] == []
-    assert sum(asker.hits for asker in askers) > 0.8 * INTERRUPTS
-    gc.collect()
-    scene = Scene(things, list(TEXTS))
-    with contextlib.ExitStack() as all_slots:
-        for _ in range(SLOTS - 1):
-            all_slots.enter_context(pool.connection(timeout=10))
-        for number, text in itertools.product(ROWS, TEXTS):
-            scene.ask(text, number)
-        _assert_whole(scene, TEXTS[0])
