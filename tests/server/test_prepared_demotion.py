@@ -51,9 +51,10 @@ def test_the_rare_value_is_slow_prepared_and_is_not_prepared_for_long(
     began = time.monotonic()
     for _ in range(20):
         first(skewed, "pending")
-    assert (time.monotonic() - began) / 20 < 0.005
+    took = time.monotonic() - began
     assert demoted.prepared_mean_s is not None
     assert demoted.plain_mean_s is not None
+    assert took / 20 < demoted.prepared_mean_s / 2
     assert demoted.prepared_mean_s > 2 * demoted.plain_mean_s
 
 

@@ -115,7 +115,7 @@ def test_twenty_threads_share_one_connection_with_hstore_registered(
         began = time.monotonic()
         calls = [Call(view) for _ in range(20)]
         assert [call.outcome() for call in calls] == [[{"a": "1"}, {"a": "1"}, ["b"]]] * 20
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 3
     assert pool_of(connection).get_stats()["connections_num"] == 1
 
 
