@@ -14,7 +14,6 @@ from django_psycopg_pooled.integration.guards import guarded, stock_method
 from django_psycopg_pooled.integration.release import EarlyRelease
 from django_psycopg_pooled.pool.pool import Pool
 
-UNKNOWN = object()
 # Where others are in their places, those are called: pytest-django forbids the database so.
 CURSOR = stock_method(BaseDatabaseWrapper, "cursor")
 CREATE_CURSOR = stock_method(DatabaseWrapper, "create_cursor")
@@ -26,9 +25,6 @@ class QuickCursors(EarlyRelease):
 
     What they are, and when they are refused, is as in stock.
     """
-
-    # The time zone that every connection of the pool has, with psycopg 3; UNKNOWN before the first.
-    _zone: Any = UNKNOWN
 
     _guarded_cursor = guarded(BaseDatabaseWrapper, "cursor")
     _create_cursor = guarded(DatabaseWrapper, "create_cursor")

@@ -15,7 +15,7 @@ from django.db.backends.utils import CursorWrapper
 from django_psycopg_pooled.drivers.protocol import TransactionStatus
 from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.integration.guards import bound
-from django_psycopg_pooled.integration.stock import StockWrapper
+from django_psycopg_pooled.integration.pool_finder import FindsPool
 from django_psycopg_pooled.pool.entry import Entry, Lease
 from django_psycopg_pooled.pool.pool import Pool
 from django_psycopg_pooled.session import Effect
@@ -37,7 +37,7 @@ class EnsureConnection:
         return stock if wrapper._releases_early is False else partial(wrapper._ensure, stock)
 
 
-class EarlyRelease(StockWrapper):
+class EarlyRelease(FindsPool):
     """The part of a wrapper that gives back what no transaction and no open cursor needs.
 
     Steps aside, but for a look at a flag, unless the pool's option says "transaction". What keeps a

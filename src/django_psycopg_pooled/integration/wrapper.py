@@ -4,29 +4,19 @@ import os
 import time
 import weakref
 from asyncio import _get_running_loop  # the public one raises, which costs more than close()
-from functools import cached_property, partial
+from functools import cached_property
 from threading import get_ident
 from typing import Any
 
-from django import get_version
-from django.core.exceptions import ImproperlyConfigured
-from django.db import connections
 from django.db.backends.base.base import RAN_DB_VERSION_CHECK, BaseDatabaseWrapper
-from django.db.backends.postgresql.psycopg_any import IsolationLevel
 from django.db.backends.signals import connection_created
 from django.utils.asyncio import async_unsafe
 
 from django_psycopg_pooled.drivers.protocol import OPEN_TRANSACTION
-from django_psycopg_pooled.errors import OptionsError
-from django_psycopg_pooled.execution.statements import Statements
 from django_psycopg_pooled.integration.database_pool import DatabasePool
-from django_psycopg_pooled.integration.driver import BINDING, DRIVER
-from django_psycopg_pooled.integration.identity import Identity, is_pooled
+from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.integration.idle_ends import NotingErrors
-from django_psycopg_pooled.integration.quick_cursors import UNKNOWN, QuickCursors
-from django_psycopg_pooled.integration.registry import REGISTRY
-from django_psycopg_pooled.integration.sessions import Sessions
-from django_psycopg_pooled.options import PoolOptions
+from django_psycopg_pooled.integration.quick_cursors import QuickCursors
 from django_psycopg_pooled.pool.entry import Lease
 from django_psycopg_pooled.tracking.stacks import capture_block
 
@@ -49,12 +39,8 @@ class PooledWrapper(QuickCursors):
     With OPTIONS["pool"] = False every method here steps aside for the stock backend's.
     """
 
-    # Set on the instance by the first connect: the pool, and the settings that it is for.
-    _pool: DatabasePool | None = None
-    _identity: Identity | None = None
     # The Lease of the last loan, for the next one; only this thread's wrapper has ever had it.
     _spare: Lease | None = None
-    isolation_level: Any
     _thread_sharing_count: int  # Django's
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -65,23 +51,6 @@ class PooledWrapper(QuickCursors):
     def wrap_database_errors(self) -> NotingErrors:
         """Django's, with a note where the server has ended an idle transaction."""
         return NotingErrors(self)
-
-    @property
-    def pool(self) -> DatabasePool | None:
-        """The Pool that this wrapper borrows from; None if it is not pooled. Does not block.
-
-        Raises ImproperlyConfigured that names everything wrong in OPTIONS["pool"].
-        """
-        pool, identity = self._pool, self._identity
-        if (
-            pool is not None
-            and identity is not None
-            and (identity.settings == self.settings_dict or identity.fits(self.settings_dict))
-            and identity.time_zone == self.timezone_name
-            and not pool.closed
-        ):
-            return pool
-        return self._find_pool()
 
     def connect(self) -> None:
         """Borrow a connection; see Pool.checkout for how long that may block.
@@ -290,52 +259,3 @@ class PooledWrapper(QuickCursors):
         if changed and self._lease is not None and self._lender is not None:
             self._lender.evict(self._lease)  # it is not what its pool lends any more
         return changed
-
-    def close_pool(self) -> None:
-        """Close every pool of this process for this database, so that it can be copied or dropped.
-
-        Blocks until connects under way have ended, 5 s at the longest. What is borrowed is closed
-        when it is given back. The next connect makes a new pool.
-        """
-        self._pool = self._identity = None
-        REGISTRY.close(self.settings_dict)
-
-    def _find_pool(self) -> DatabasePool | None:
-        """The pool for the settings as they are now; the long way."""
-        self._pool = self._identity = None
-        self._zone = UNKNOWN
-        if not is_pooled(self.alias, self.settings_dict):
-            return None
-        self.check_settings()
-        identity = Identity.of(self.settings_dict, self.timezone_name)
-        options = self._parse_options()
-        name = options.name or self.alias
-        configured = connections.settings.get(self.alias) is self.settings_dict
-        pool = REGISTRY.get(
-            name,
-            identity,
-            partial(self._make_pool, name, identity, options),
-            alias=self.alias if configured else None,
-        )
-        self._pool, self._identity = pool, identity
-        self.health_check_enabled = self.settings_dict["CONN_HEALTH_CHECKS"]
-        self._zone = self.timezone
-        # Stock's attribute. A wrong one is refused where the stock backend reads it, by Sessions.
-        level = self.settings_dict["OPTIONS"].get("isolation_level")
-        self.isolation_level = IsolationLevel.READ_COMMITTED if level is None else level
-        return pool
-
-    def _parse_options(self) -> PoolOptions:
-        try:
-            return PoolOptions.parse(self.settings_dict["OPTIONS"].get("pool"))
-        except OptionsError as error:
-            raise ImproperlyConfigured(
-                f"DATABASES[{self.alias!r}]['OPTIONS']['pool']: {error}"
-            ) from error
-
-    def _make_pool(self, name: str, identity: Identity, options: PoolOptions) -> DatabasePool:
-        statements = Statements(name, DRIVER, BINDING, options, f"django:{get_version()}")
-        sessions = Sessions(
-            self.__class__, self.alias, identity, self.timezone, options, statements
-        )
-        return DatabasePool(name, sessions, statements, options)
