@@ -1,12 +1,13 @@
 """What one option takes: its Spec, and the checking of a value against it."""
 
 import importlib
+import inspect
 import math
 import re
 from dataclasses import dataclass
 from typing import Any
 
-SQLSTATE = re.compile("[0-9A-Z]{1,5}$")
+SQLSTATE = re.compile("[0-9A-Z]{1,5}")
 
 
 @dataclass(frozen=True)
@@ -77,17 +78,17 @@ def _within(value: float, spec: Spec) -> bool:
 
 
 def _word(name: str, value: object, spec: Spec) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{name} is {value!r}; it must be a string.")
-    if spec.choices and value not in spec.choices:
-        allowed = " or ".join(map(repr, spec.choices))
+    if not isinstance(value, str) or (spec.choices and value not in spec.choices):
+        allowed = " or ".join(map(repr, spec.choices)) or "a string"
         raise ValueError(f"{name} is {value!r}; it must be {allowed}.")
     return value
 
 
 def _sqlstates(value: object) -> tuple[str, ...]:
-    codes = tuple(value) if isinstance(value, list | tuple | set | frozenset) else ()
-    if (value and not codes) or not all(isinstance(c, str) and SQLSTATE.match(c) for c in codes):
+    if value is None:
+        return ()
+    codes = tuple(value) if isinstance(value, list | tuple | set | frozenset) else (None,)
+    if not all(isinstance(code, str) and SQLSTATE.fullmatch(code) for code in codes):
         raise ValueError(
             f"evict_on is {value!r}; it must be a list of SQLSTATEs such as '57P01', or their"
             " first characters, such as '08'."
@@ -101,7 +102,9 @@ def _callable(name: str, value: object, spec: Spec) -> object:
         allowed += [True, False]
     if value is None and spec.choices:
         return spec.choices[0]
-    if callable(value) or any(value is other for other in allowed):
+    if callable(value):
+        return _plain(name, value)
+    if any(value is other for other in allowed):
         return value
     if isinstance(value, str) and ("." in value or not spec.choices):
         return _imported(name, value)
@@ -111,10 +114,26 @@ def _callable(name: str, value: object, spec: Spec) -> object:
 
 def _imported(name: str, path: str) -> object:
     module, _, attribute = path.rpartition(".")
+    if not module or module.startswith("."):  # what is relative has nothing to be relative to
+        raise ValueError(
+            f"{name} is {path!r}, which cannot be imported: it needs module.name, such as"
+            " 'shop.db.set_up'."
+        )
     try:
         found: object = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"{name} is {path!r}, which cannot be imported: {error}.") from error
     if not callable(found):
         raise ValueError(f"{name} is {path!r}, which is not callable: {found!r}.")
-    return found
+    return _plain(name, found)
+
+
+def _plain(name: str, function: object) -> object:
+    """*function*, unless it only makes a coroutine, which nobody would run."""
+    for each in (function, getattr(function, "__call__", None)):  # noqa: B004
+        if inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each):
+            raise ValueError(
+                f"{name} is {function!r}, which is async: it would be called, and never run. It"
+                " must be a plain function."
+            )
+    return function

@@ -12,13 +12,16 @@ from functools import cached_property
 from typing import Any
 
 from django_psycopg_pooled.errors import OptionsError
-from django_psycopg_pooled.option_values import Spec, checked, is_int
+from django_psycopg_pooled.option_values import Spec, checked
 
 Hook = Callable[[Any], object]
 
 SECONDS = "seconds"
 CONNECTIONS = "connections"
 THOUSAND_YEARS = 3e10  # an upper bound for durations that no float arithmetic can overflow
+
+# Where psycopg_pool takes None for its default.
+NONE_IS_DEFAULT = ("max_size", "name")
 
 # What psycopg_pool's constructor takes and a Django pool has no use for.
 NOT_HERE = {
@@ -44,8 +47,9 @@ class PoolOptions:
         unit=CONNECTIONS, low=0, high=10_000,
     )  # fmt: skip
     max_size: int = option(
-        10, "The most connections that this pool of this process ever has. If only min_size is"
-        " given, max_size equals it, as in psycopg_pool.",
+        10, "The most connections that this pool of this process ever has. If min_size is given and"
+        " max_size is not, or is None, it equals min_size, as in psycopg_pool: a pool of fixed size"
+        " (of 1 for min_size 0). None alone is the default.",
         unit=CONNECTIONS, low=1, high=10_000,
     )  # fmt: skip
     timeout: float = option(
@@ -245,10 +249,8 @@ class PoolOptions:
             return cls()
         if not isinstance(raw, Mapping):
             raise OptionsError([f"OPTIONS['pool'] is {raw!r}; it must be True, False or a dict."])
-        given = dict(raw)
-        if "min_size" in given and "max_size" not in given and is_int(given["min_size"]):
-            given["max_size"] = max(given["min_size"], 1)
-        return cls()._with(given, live_only=False)
+        given = {k: v for k, v in raw.items() if v is not None or k not in NONE_IS_DEFAULT}
+        return cls()._with(with_max_size(given), live_only=False)
 
     def changed(self, **changes: object) -> "PoolOptions":
         """These options with some changed while the pool runs. Raises OptionsError."""
@@ -314,9 +316,26 @@ class PoolOptions:
         return 0.0 if self.check else min(self.check_idle, self.idle_limit)
 
 
+def with_max_size(given: Mapping[Any, object]) -> dict[Any, object]:
+    """*given*, with a max_size that equals min_size if only that is there, as in psycopg_pool."""
+    given = dict(given)
+    least = given.get("min_size")
+    if "max_size" not in given and isinstance(least, int) and _is_valid("min_size", least):
+        given["max_size"] = max(least, 1)
+    return given
+
+
 def table() -> list[tuple[str, Any, Spec]]:
     """(name, default, spec) of every option, in the order of the reference page."""
     return [(f.name, f.default, f.metadata["spec"]) for f in fields(PoolOptions)]
+
+
+def _is_valid(name: str, value: object) -> bool:
+    try:
+        _checked(name, value, live_only=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _checked(name: object, value: object, *, live_only: bool) -> object:

@@ -1,6 +1,7 @@
 """The table of options: what is accepted, what is refused, and in which words."""
 
 import math
+from functools import partial
 
 import pytest
 
@@ -30,6 +31,23 @@ def test_min_size_alone_fixes_the_size_as_in_psycopg_pool() -> None:
     assert PoolOptions.parse({"min_size": 4}).max_size == 4
     assert PoolOptions.parse({"min_size": 0}).max_size == 1
     assert PoolOptions.parse({"min_size": 2, "max_size": 8}).max_size == 8
+
+
+@pytest.mark.parametrize("least", [1, 4])
+def test_no_max_size_is_psycopg_pools_pool_of_fixed_size(least: int) -> None:
+    assert PoolOptions.parse({"min_size": least, "max_size": None}).max_size == least
+
+
+def test_what_psycopg_pool_takes_as_its_default_is_the_default_here() -> None:
+    assert PoolOptions.parse({"max_size": None, "name": None}) == PoolOptions.parse({})
+    assert PoolOptions.parse({"min_size": 0, "max_size": None}).max_size == 1
+
+
+def test_a_wrong_min_size_is_not_said_of_a_max_size_that_was_not_given() -> None:
+    with pytest.raises(OptionsError) as caught:
+        PoolOptions.parse({"min_size": 20_000})
+    [problem] = caught.value.problems
+    assert problem.startswith("min_size is 20000; it must be")
 
 
 def test_all_problems_are_named_at_once() -> None:
@@ -86,13 +104,54 @@ def test_a_callable_may_be_given_by_its_dotted_path() -> None:
     [
         ("math.sqr", "cannot be imported: module 'math' has no attribute"),
         ("no_such_module.check", "cannot be imported: No module named"),
-        ("sqrt", "cannot be imported"),
+        ("sqrt", "cannot be imported: it needs module.name, such as"),
+        (".db.set_up", "cannot be imported: it needs module.name, such as"),
+        ("..set_up", "cannot be imported: it needs module.name, such as"),
         ("math.pi", "is not callable: 3.14"),
     ],
 )
 def test_a_path_that_leads_nowhere_is_refused(path: str, words: str) -> None:
     with pytest.raises(OptionsError, match=words):
         PoolOptions.parse({"configure": path})
+
+
+async def set_up(connection: object) -> None:
+    """A hook that nobody would wait for."""
+
+
+class SetsUp:
+    async def __call__(self, connection: object) -> None:
+        """Likewise."""
+
+
+@pytest.mark.parametrize("name", ["configure", "check", "reset", "on_checkout", "credentials"])
+@pytest.mark.parametrize("hook", [set_up, partial(set_up, 1), SetsUp(), f"{__name__}.set_up"])
+def test_a_hook_that_would_only_make_a_coroutine_is_refused(name: str, hook: object) -> None:
+    with pytest.raises(OptionsError, match=rf"{name} is .*async.*must be a plain function"):
+        PoolOptions.parse({name: hook})
+    with pytest.raises(OptionsError, match=r"is async"):
+        PoolOptions.parse(None).changed(on_checkin=hook)
+
+
+@pytest.mark.parametrize("value", [False, 0, "", {}, {"08": 1}, "08", ["08\n"], [8], [""]])
+def test_what_is_no_list_of_sqlstates_is_refused(value: object) -> None:
+    with pytest.raises(OptionsError, match="it must be a list of SQLSTATEs such as '57P01'"):
+        PoolOptions.parse({"evict_on": value})
+
+
+@pytest.mark.parametrize("value", [None, [], ()])
+def test_no_sqlstate_is_a_list_too(value: object) -> None:
+    assert PoolOptions.parse({"evict_on": value}).evict_on == ()
+
+
+@pytest.mark.parametrize("value", [None, 5, "none of them"])
+def test_every_option_with_choices_names_them(value: object) -> None:
+    for name, _, spec in table():
+        if spec.choices and not (value is None and name in ("reset", "prepare")):
+            with pytest.raises(OptionsError) as caught:
+                PoolOptions.parse({name: value})
+            for choice in spec.choices:
+                assert repr(choice) in caught.value.problems[0]
 
 
 def test_only_check_may_be_a_bool() -> None:

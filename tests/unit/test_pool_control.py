@@ -1,6 +1,7 @@
 """What an operator does to a running pool."""
 
 import logging
+from typing import Any
 
 import pytest
 
@@ -41,6 +42,18 @@ def test_resize_with_one_size_fixes_it() -> None:
     scripted = ScriptedPool()
     scripted.pool.resize(4)
     assert (scripted.pool.options.min_size, scripted.pool.options.max_size) == (4, 4)
+
+
+@pytest.mark.parametrize("sizes", [("x",), (None,), (20_000,), ("x", 4), (True,)])
+def test_resize_refuses_what_is_no_size_in_configures_words(sizes: tuple[Any, ...]) -> None:
+    scripted = ScriptedPool()
+    before = scripted.pool.options
+    with pytest.raises(OptionsError) as caught:
+        scripted.pool.resize(*sizes)
+    assert caught.value.problems == [
+        f"min_size is {sizes[0]!r}; it must be a whole number of connections from 0 to 10000."
+    ]
+    assert scripted.pool.options == before
 
 
 def test_a_refused_change_changes_nothing() -> None:

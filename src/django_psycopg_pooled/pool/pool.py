@@ -8,7 +8,7 @@ from django_psycopg_pooled.clock import SYSTEM_CLOCK, Clock
 from django_psycopg_pooled.drivers.protocol import Driver
 from django_psycopg_pooled.facts.pool import PoolSnapshot
 from django_psycopg_pooled.observing import Listener, Observer
-from django_psycopg_pooled.options import PoolOptions
+from django_psycopg_pooled.options import PoolOptions, with_max_size
 from django_psycopg_pooled.pool.alarm import Alarm
 from django_psycopg_pooled.pool.control import Control
 from django_psycopg_pooled.pool.core import Connector, Core, Restore
@@ -147,9 +147,12 @@ class Pool(Lender):
 
     def resize(self, min_size: int, max_size: int | None = None) -> None:
         """configure() both sizes; max_size is min_size if not given, as in psycopg_pool."""
-        self.configure(
-            min_size=min_size, max_size=max(min_size, 1) if max_size is None else max_size
+        given = (
+            {"min_size": min_size}
+            if max_size is None
+            else {"min_size": min_size, "max_size": max_size}
         )
+        self.configure(**with_max_size(given))
 
     def drain(self) -> None:
         """Replace every connection: idle ones now, lent ones on their return. Blocks for closes."""
