@@ -1,6 +1,7 @@
 """pools["default"] and what can be done to a pool, with the server as the witness."""
 
 import threading
+from typing import Any
 
 import pytest
 from django.db import OperationalError
@@ -55,6 +56,24 @@ def test_an_alias_without_a_pool_is_refused_with_the_reason(databases: Databases
 def test_an_unknown_alias_is_djangos_error() -> None:
     with pytest.raises(ConnectionDoesNotExist):
         pools["no such alias"]
+
+
+def test_pools_keep_what_a_mapping_promises(databases: Databases) -> None:
+    pooled, unpooled = databases.add(), databases.add(False)
+    wrong = databases.add({"max_size": -1})
+    assert pools.get(pooled.alias) is pooled.pool
+    for alias in ("no such alias", unpooled.alias, wrong.alias):
+        assert alias not in pools
+        assert pools.get(alias) is None
+        assert pools.get(alias, "none") == "none"
+    no_aliases: list[Any] = [5, None, []]
+    assert not [key for key in no_aliases if key in pools]
+
+
+def test_an_unknown_alias_is_a_key_error_too_in_djangos_words() -> None:
+    with pytest.raises(KeyError) as raised:
+        pools["no such alias"]
+    assert str(raised.value) == "The connection 'no such alias' doesn't exist."
 
 
 def test_asking_for_a_pool_connects_to_nothing(databases: Databases) -> None:

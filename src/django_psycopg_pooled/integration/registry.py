@@ -5,12 +5,16 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar, overload
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
+from django.utils.connection import ConnectionDoesNotExist
 
 from django_psycopg_pooled.integration.database_pool import DatabasePool
 from django_psycopg_pooled.integration.identity import Identity, target_of
+
+T = TypeVar("T")
 
 
 class Registry:
@@ -98,6 +102,12 @@ REGISTRY = Registry()
 os.register_at_fork(after_in_child=REGISTRY.unlock)
 
 
+class NoSuchAlias(ConnectionDoesNotExist, KeyError):
+    """What `pools` raises for an alias that DATABASES does not have."""
+
+    __str__ = Exception.__str__  # KeyError's is the text in quotes
+
+
 class Pools(Mapping[str, DatabasePool]):
     """The pools of the configured aliases: `pools["default"]`. Any thread; nothing blocks.
 
@@ -105,8 +115,15 @@ class Pools(Mapping[str, DatabasePool]):
     """
 
     def __getitem__(self, alias: str) -> DatabasePool:
-        """The alias's pool. KeyError if it has none, ConnectionDoesNotExist for no such alias."""
-        pool = getattr(connections[alias], "pool", None)
+        """The alias's pool, made if it was never asked for.
+
+        Raises KeyError if it has none or there is no such alias (then ConnectionDoesNotExist, too),
+        and ImproperlyConfigured if its options are wrong.
+        """
+        try:
+            pool = getattr(connections[alias], "pool", None)
+        except ConnectionDoesNotExist as error:
+            raise NoSuchAlias(*error.args) from None
         if not isinstance(pool, DatabasePool):
             engine = connections[alias].settings_dict["ENGINE"]
             raise KeyError(
@@ -115,14 +132,24 @@ class Pools(Mapping[str, DatabasePool]):
             )
         return pool
 
+    def __contains__(self, alias: object) -> bool:
+        """Whether the alias is there and has a pool that can be had: what iterating gives."""
+        # For wrong options the system checks and the first use say why.
+        return isinstance(alias, str) and self.get(alias) is not None
+
+    @overload
+    def get(self, alias: str, /) -> DatabasePool | None: ...
+    @overload
+    def get(self, alias: str, /, default: DatabasePool | T) -> DatabasePool | T: ...
+    def get(self, alias: str, /, default: object = None) -> object:
+        """The alias's pool, or *default* if it is not among them."""
+        try:
+            return self[alias]
+        except (KeyError, ImproperlyConfigured):
+            return default
+
     def __iter__(self) -> Iterator[str]:
-        for alias in connections:
-            try:
-                pool = getattr(connections[alias], "pool", None)
-            except ImproperlyConfigured:
-                continue  # the system checks and the first use say why
-            if isinstance(pool, DatabasePool):
-                yield alias
+        return (alias for alias in connections if alias in self)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
