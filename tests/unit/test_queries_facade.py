@@ -1,7 +1,10 @@
 """`pool.queries` and the journal that it reads."""
 
 import gc
+import math
 import weakref
+
+import pytest
 
 from django_psycopg_pooled.integration.queries import Queries
 from django_psycopg_pooled.options import PoolOptions
@@ -26,3 +29,27 @@ def test_a_journal_outlives_its_reader() -> None:
     Queries("default", journal, PoolOptions(), ManualClock())
     journal.fold()
     journal.slow(None, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("n", ["x", None, -1, 1.5, True])
+def test_a_number_of_statements_is_a_whole_number(n: int) -> None:
+    for journal in (Journal(ManualClock()), None):
+        queries = Queries("default", journal, PoolOptions(), ManualClock())
+        for ask in (queries.top, queries.as_table, queries.as_json):
+            with pytest.raises(ValueError, match=f"n is {n!r}; it must be a whole number from 0"):
+                ask(n)
+
+
+@pytest.mark.parametrize("seconds", ["x", None, -1, math.nan, True])
+def test_a_trace_lasts_for_a_number_of_seconds_and_a_wrong_one_changes_nothing(
+    seconds: float,
+) -> None:
+    journal = Journal(ManualClock())
+    queries = Queries("default", journal, PoolOptions(), ManualClock())
+    queries.trace(60, threshold=2)
+    words = f"is {seconds!r}; it must be a number of seconds from 0"
+    with pytest.raises(ValueError, match=f"seconds {words}"):
+        queries.trace(seconds)
+    with pytest.raises(ValueError, match=f"threshold {words}"):
+        queries.trace(0, seconds)
+    assert journal.slow_after == 2

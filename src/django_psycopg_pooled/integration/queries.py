@@ -70,8 +70,8 @@ class Queries:
         """The *n* statements that have most of total_time, calls, mean, p95, rows, errors or
         n_plus_one since the last reset; without those that have none of it.
 
-        Empty with track_queries=False. Raises ValueError for any other *by*. Worst case: some
-        10 ms, when 2,000 statements are known.
+        Empty with track_queries=False. Raises ValueError for any other *by*, and for an *n* that
+        is no count. Worst case: some 10 ms, when 2,000 statements are known.
         """
         return [facts for facts, _ in self.top_with_durations(n, by)]
 
@@ -79,6 +79,8 @@ class Queries:
         """top(), each with how long its executions took, to be merged with other processes'."""
         if by not in RANKS:
             raise ValueError(f"by is {by!r}; it must be one of {', '.join(RANKS)}.")
+        if type(n) is not int or n < 0:
+            raise ValueError(f"n is {n!r}; it must be a whole number from 0.")
         if self._journal is None:
             return []
         rank = RANKS[by]
@@ -118,8 +120,12 @@ class Queries:
 
         threshold   only those that take so many seconds or longer
 
-        A second call takes the first one's place; trace(0) ends it.
+        A second call takes the first one's place; trace(0) ends it. Raises ValueError for what is
+        no such number, and changes nothing then.
         """
+        for name, given in (("seconds", seconds), ("threshold", threshold)):
+            if type(given) not in (int, float) or not given >= 0:  # nor is nan
+                raise ValueError(f"{name} is {given!r}; it must be a number of seconds from 0.")
         self._trace_over = threshold
         self._trace_until = self._clock.monotonic() + seconds
         self._listen()
