@@ -238,6 +238,15 @@ def test_processes_of_another_project_do_not_answer(databases: Databases, folder
         assert len(ask(folder).replies) == 1
 
 
+def test_one_process_alone_can_be_asked_and_0_is_none(databases: Databases, folder: Path) -> None:
+    with program(databases, folder, STAY) as running:
+        running.wait_for("here")
+        [pid] = [reply.pid for reply in ask(folder).replies]
+        request = Request("drain", {}, project_of(folder))
+        found = [ask_all([folder / "sockets"], request, pid=p).replies for p in (pid, 0)]
+        assert [len(replies) for replies in found] == [1, 0]
+
+
 # ---- clients that are no friends
 
 

@@ -54,7 +54,7 @@ def ask_all(directories: Sequence[Path], request: Request, *, pid: int | None = 
         there, words = _look(directory)
         found += there
         looked.append(words)
-    chosen = [(p, path) for p, path in found if (p == pid if pid else p != os.getpid())]
+    chosen = [(p, path) for p, path in found if (p != os.getpid() if pid is None else p == pid)]
     with ThreadPoolExecutor(AT_ONCE) as threads:
         answers = threads.map(lambda one: _ask(one[0], one[1], request), chosen)
         replies = [reply for reply in answers if reply is not None]
