@@ -138,6 +138,8 @@ def test_sizes_can_be_changed_and_wrong_ones_are_refused_with_the_reason(pool: P
     assert (facts["min_size"], facts["max_size"]) == (2, 7)
     with pytest.raises(Refused, match="max_size"):
         do(pool, "configure", options={"max_size": 0})
+    with pytest.raises(Refused, match=r"10000\. max_size is -2; .* to 10000\.$"):
+        do(pool, "configure", options={"min_size": -1, "max_size": -2})
     assert pool.snapshot().max_size == 7
 
 

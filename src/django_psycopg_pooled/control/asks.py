@@ -80,7 +80,7 @@ class PoolAsks(Generic[P]):
             try:
                 act(pool)
             except OptionsError as error:
-                raise Refused("options", "; ".join(error.problems)) from None
+                raise Refused("options", " ".join(error.problems)) from None
         return self.status(args)
 
     def _named(self, args: Args) -> list[P]:
