@@ -30,9 +30,10 @@ from django_psycopg_pooled.facts.queries import QueryFacts
 from django_psycopg_pooled.management.commands.pools import Command
 from django_psycopg_pooled.management.fleet import Fleet
 from django_psycopg_pooled.management.incidents import incident_lines
-from django_psycopg_pooled.management.process import project
+from django_psycopg_pooled.management.process import program, project
 from django_psycopg_pooled.management.statements import prepared_lines, together
 from django_psycopg_pooled.management.status import status_lines, status_result
+from django_psycopg_pooled.tables.queries import query_table
 from tests.server.databases import Databases
 from tests.server.processes import Program, project_environ
 from tests.server.support import DATABASE, eventually, require, wrapper
@@ -108,7 +109,7 @@ def checked(said: Said, ended: int, code: int, arguments: tuple[str, ...]) -> Sa
     assert "Traceback" not in said.stderr
     assert "\x1b" not in said.stdout
     # What somebody looks for is not cut.
-    whole = not {"--json", "idle", "incidents"}.isdisjoint(arguments)
+    whole = not {"--json", "idle", "incidents", "blocking"}.isdisjoint(arguments)
     assert max(map(len, said.stdout.splitlines() or [""])) <= 80 or whole
     return said
 
@@ -268,7 +269,13 @@ def test_pools_are_resized_in_every_process_and_a_wrong_size_is_told(shop: Shop)
         facts = shop.facts("resize", "--min-size", "2", "--max-size", "3")
         sizes = [(p["min_size"], p["max_size"]) for one in facts["processes"] for p in one["pools"]]
         assert sizes == [(2, 3), (2, 3)]
-        assert "max_size" in shop.pools("resize", "--max-size", "0", code=1).stdout
+        said = shop.pools("resize", "--max-size", "0", code=2)
+        assert said.stdout == ""
+        assert said.stderr.splitlines() == [
+            f"{'CommandError: ' * (not i)}{pid}: max_size is 0; it must be a whole number of"
+            " connections from 1 to 10000."
+            for i, pid in enumerate(shop.workers())
+        ]
     finally:
         shop.pools("resize", "--min-size", "1", "--max-size", "4")
 
@@ -321,6 +328,37 @@ def test_what_is_idle_is_cut_to_the_terminal_and_whole_where_there_is_none(shop:
             [last] = [line for line in lines if line.startswith("  last: ")]
             assert len(last) == columns
             assert last.endswith("..")
+    finally:
+        session.close()
+
+
+@pytest.mark.parametrize("columns", [40, 60])
+def test_no_subcommand_writes_longer_lines_than_the_terminal_has(shop: Shop, columns: int) -> None:
+    shop.gunicorn.ask(40, at_once=4)
+    eventually(lambda: shop.facts("prepared")["prepared"])
+    with holding_its_row(shop):
+        for what in ("status", "idle", "blocking", "queries", "prepared", "incidents"):
+            older = ("--older-than", "0") if what in ("idle", "blocking") else ()
+            terminal = Terminal(shop, what, *older, COLUMNS=str(columns), NO_COLOR="1")
+            terminal.read_all()
+            assert terminal.end() in (0, 1)
+            longest = max(terminal.output.decode().splitlines(), key=len)
+            assert len(longest) <= columns, (what, longest)
+
+
+def test_who_blocks_whom_is_whole_where_there_is_no_terminal(shop: Shop) -> None:
+    def blocking() -> str:
+        return shop.pools("blocking", "--older-than", "99").stdout
+
+    session = Session(shop.server)
+    name = "a_long_name" * 5
+    try:
+        session.run(f'UPDATE stock AS "{name}" SET n = "{name}".n WHERE id = 1')
+        with shop.request("/refill/"):
+            eventually(lambda: "1 session waits" in blocking())
+            text = blocking()
+            session.close()
+        assert f'last: UPDATE stock AS "{name}" SET n = "{name}".n WHERE id = ?\n' in text
     finally:
         session.close()
 
@@ -390,29 +428,62 @@ def test_with_nobody_to_ask_it_says_what_it_looked_for_and_where(nobody: Shop) -
         said = nobody.pools(*arguments, code=2).stderr
         assert f"{nobody.folder}/sockets: not there" in said
     assert "process 7 " in nobody.pools("status", "--pid", "7", code=2).stderr
+    # Where no alias has a pool, no process could have been found.
+    nobody.entry["ENGINE"] = "django.db.backends.postgresql"
+    nobody.entry["OPTIONS"] = {}
+    said = nobody.manage_py(code=2).stderr
+    assert "No alias in DATABASES has a pool" in said
+    assert "No answer" not in said
     # The server's own view needs nobody.
     assert "sessions are idle" in nobody.pools("idle", "--older-than", "999").stdout
 
 
+SECONDS = "it must be a number of seconds from 0 to 86400."
+
+
 @pytest.mark.parametrize(
-    "arguments",
+    ("line", "said"),
     [
-        ["statas"],
-        ["resize"],
-        ["resize", "--max-size", "x"],
-        ["terminate"],
-        ["top", "--times", "0"],
-        ["idle", "--alias", "nobody"],
-        ["idle", "--older-than", "-1"],
-        ["queries", "--by", "nothing"],
+        ("statas", "invalid choice: 'statas'"),
+        ("resize", "Give --min-size, --max-size or both."),
+        ("resize --max-size x", "'x'"),
+        ("terminate", "server_pid"),
+        ("terminate 0", "it is '0'; it must be a process id, from 1 to 2147483647."),
+        ("top --times 0", "it is '0'; it must be a whole number from 1 to 100000."),
+        ("queries -n 1.5", "it is '1.5'; it must be a whole number from 1 to 100000."),
+        ("idle --alias nobody", "'nobody' is not in DATABASES"),
+        ("idle --older-than -1", f"--older-than: it is '-1'; {SECONDS}"),
+        ("pause --wait x", f"--wait: it is 'x'; {SECONDS}"),
+        ("top --interval nan", f"--interval: it is 'nan'; {SECONDS}"),
+        ("queries --by nothing", "invalid choice: 'nothing'"),
+        ("pause --pid 0", "--pid: it is '0'; it must be a process id, from 1 to 2147483647."),
+        ("--pid -7", "--pid: it is '-7'; it must be a process id, from 1 to 2147483647."),
     ],
-    ids=" ".join,
 )
-def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_ends_with_2_and_says_what_is_right(
+    line: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
-        Command().run_from_argv(["manage.py", "pools", *arguments])
+        Command().run_from_argv(["manage.py", "pools", *line.split()])
     assert caught.value.code == 2
-    assert capsys.readouterr().err
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "called"),
+    [
+        (["/usr/bin/gunicorn", "-w", "2", "shop.wsgi"], "gunicorn"),
+        (["gunicorn", "--config=conf.py"], "gunicorn"),
+        (["gunicorn", "shop.wsgi:application"], "gunicorn shop.wsgi:application"),
+        (["./manage.py", "runserver", "8000"], "manage.py runserver"),
+        (["/lib/celery/__main__.py", "-A", "shop", "worker"], "celery"),
+        (["run.py", "postgresql://shop:secret@db/shop"], "run.py"),
+        (["run.py"], "run.py"),
+        ([], ""),
+    ],
+)
+def test_a_process_is_called_as_people_do_without_options(argv: list[str], called: str) -> None:
+    assert program(argv) == called
 
 
 # ---- what the tables make of facts
@@ -458,6 +529,8 @@ def test_a_process_that_does_not_answer_is_told_beside_those_that_do() -> None:
     assert result.wrong
     assert "4711" in result.lines[1]
     assert result.lines[-1] == "! 4712: no answer within 8 s."
+    refused = status_result(fleet_of(pool_facts(), errors={4712: "max_size is 0; no."}), 80)
+    assert refused.lines[-1] == "! 4712: max_size is 0; no."
 
 
 def test_long_names_are_cut_where_there_is_no_room_and_whole_where_there_is() -> None:
@@ -468,6 +541,8 @@ def test_long_names_are_cut_where_there_is_no_room_and_whole_where_there_is() ->
     assert ".." not in wide[1]
     assert "\x1b" not in "".join(narrow + wide)
     assert status_lines(facts, None) == wide  # without a terminal
+    for width in (1, 9, 40):  # too little even for the numbers
+        assert max(map(len, status_lines(facts, width))) == width
 
 
 def statement(**changes: Any) -> dict[str, Any]:
@@ -509,6 +584,22 @@ def test_prepared_statements_are_told_with_reasons_in_80_columns() -> None:
     assert max(map(len, lines)) <= 80
     assert lines[1].split() == ["denied", "8,120", "4", "10.2", "ms"]
     assert "(0A000)" in " ".join(lines)
+    assert lines[3].endswith(" ..")  # there is more of the text
+    assert lines[4].startswith("  because")
+    whole = prepared_lines([facts], None)
+    assert f"orders: {facts.text.strip()} because" in "".join(line[1:] for line in whole)
+
+
+def test_two_lines_of_a_statement_fit_the_terminal_and_all_are_told_where_there_is_none() -> None:
+    told = statement(text="SELECT " + "word " * 60, calls=2)
+    [facts], _ = together([told], "calls", 1)
+    for width in (40, 60):
+        lines = query_table("shop", "calls", 9.0, [facts], width=width).splitlines()[4:6]
+        assert max(map(len, lines)) <= width
+        assert lines[1].endswith(" ...")
+    text = query_table("shop", "calls", 9.0, [facts], width=None)
+    assert text.count("word") == 60
+    assert "..." not in text
 
 
 def test_nothing_that_went_wrong_is_told_in_words() -> None:
@@ -538,6 +629,14 @@ class Terminal:
     def read_until(self, text: bytes, times: int = 1) -> None:
         deadline = time.monotonic() + 15
         while self.output.count(text) < times:
+            assert time.monotonic() < deadline, self.output
+            if select.select([self._master], [], [], 0.1)[0]:
+                self.output += os.read(self._master, 4096)
+
+    def read_all(self) -> None:
+        """Until the process has ended."""
+        deadline = time.monotonic() + 15
+        while self.process.poll() is None:
             assert time.monotonic() < deadline, self.output
             if select.select([self._master], [], [], 0.1)[0]:
                 self.output += os.read(self._master, 4096)

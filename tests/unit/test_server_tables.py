@@ -178,6 +178,26 @@ def test_no_line_is_longer_than_a_terminal_and_no_statement_makes_a_second_one()
         assert "SELECT * FROM xxx" in text
 
 
+@pytest.mark.parametrize("width", [10, 40, 60, 132])
+def test_lines_are_cut_to_the_width_and_sentences_wrapped(width: int) -> None:
+    query = "SELECT * FROM " + "x" * 300
+    chain = [idle_in_transaction(1), *(waiter(n + 1, n, query=query) for n in range(1, 30))]
+    facts = server(*chain, waiter(40, *range(1, 11)), problems=("word " * 60,))
+    for show in (blocking_text, sessions_table):
+        lines = show(facts, {1: "b " * 200}, width).splitlines()
+        assert max(map(len, lines)) <= width
+        assert any(line.endswith("xxx...") for line in lines) or width < 40
+        assert "".join(lines).count("word") == 60
+        assert "".join(lines).count("b ") + "".join(lines).count("b") >= 200
+
+
+def test_without_a_width_nothing_is_cut() -> None:
+    query = "SELECT * FROM " + "x" * 300
+    facts = server(idle_in_transaction(1), waiter(2, 1, query=query))
+    assert f"runs: {query}\n" in blocking_text(facts, width=None) + "\n"
+    assert f"runs: {query}\n" in sessions_table(facts, width=None) + "\n"
+
+
 def locked(**more: Any) -> AwaitedLock:
     nothing = dict.fromkeys(
         ("relation", "relkind", "transaction", "virtual", "classid", "objid", "objsubid")

@@ -6,13 +6,15 @@ from typing import Any
 
 from django_psycopg_pooled.control.client import Replies, ask_all
 from django_psycopg_pooled.control.protocol import Request
+from django_psycopg_pooled.integration.registry import pools
 from django_psycopg_pooled.management.process import SETTING, project, setting_directories
+from django_psycopg_pooled.management.text import sentence
 
 Facts = Mapping[str, Any]
 
 
 class Unreachable(Exception):
-    """Nothing answered that was asked for; the text says what was looked for, and where."""
+    """Nothing answered as it was asked to; the text says why, or what was looked for, and where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,10 @@ class Fleet:
     processes: tuple[Facts, ...]
     errors: Mapping[int, str]
 
+    def failures(self) -> list[str]:
+        """Those errors, a sentence each."""
+        return [sentence(f"{pid}: {error}") for pid, error in self.errors.items()]
+
     def pools(self) -> Iterator[tuple[Facts, Facts]]:
         """Each pool with its process."""
         for one in self.processes:
@@ -44,7 +50,7 @@ class Fleet:
 
 
 def ask(what: str, choice: Choice, **args: object) -> Fleet:
-    """Ask the processes of this project. Raises Unreachable if nothing answers.
+    """Ask the processes of this project. Raises Unreachable if none does what it is asked.
 
     Blocks for some seconds where a process hangs.
     """
@@ -58,15 +64,15 @@ def ask(what: str, choice: Choice, **args: object) -> Fleet:
     if not replies.replies:
         raise Unreachable(_nothing(replies, choice))
     answers = [reply.answer for reply in replies.replies if reply.error is None]
-    if answers and not any(answer["pools"] for answer in answers):
+    errors = {reply.pid: reply.error for reply in replies.replies if reply.error is not None}
+    if not answers:
+        raise Unreachable("\n".join(Fleet((), errors).failures()))
+    if not any(answer["pools"] for answer in answers):
         raise Unreachable(
             f"No process has an open pool{_named(choice)}. Processes that answered:"
             f" {', '.join(str(answer['process']['pid']) for answer in answers)}."
         )
-    return Fleet(
-        tuple(answer for answer in answers if answer["pools"]),
-        {reply.pid: reply.error for reply in replies.replies if reply.error is not None},
-    )
+    return Fleet(tuple(answer for answer in answers if answer["pools"]), errors)
 
 
 def _named(choice: Choice) -> str:
@@ -74,7 +80,13 @@ def _named(choice: Choice) -> str:
 
 
 def _nothing(replies: Replies, choice: Choice) -> str:
-    wanted = f"process {choice.pid}" if choice.pid else "a process"
+    if not pools:
+        return (
+            "No alias in DATABASES has a pool: ENGINE must be one of"
+            " django_psycopg_pooled.backends, and OPTIONS['pool'] not be False. What is wrong"
+            " otherwise, manage.py check tells."
+        )
+    wanted = "a process" if choice.pid is None else f"process {choice.pid}"
     lines = [
         f"No answer from {wanted} of this project that has a pool with connections. Looked in:",
         *(f"  {place}" for place in replies.looked),

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from django_psycopg_pooled.management.fleet import Choice, Facts, ask
 from django_psycopg_pooled.management.result import Result
+from django_psycopg_pooled.management.status import wrong_lines
 from django_psycopg_pooled.management.text import Width, cut, printable, wrapped
 from django_psycopg_pooled.tables.pool import duration
 
@@ -14,7 +15,7 @@ LOANS = 3  # of one incident; the rest is in the JSON
 def incidents(choice: Choice, width: Width) -> Result:
     """The latest first."""
     fleet = ask("incidents", choice)
-    silent = [f"! {pid}: {error}." for pid, error in fleet.errors.items()]
+    silent = wrong_lines(fleet.failures(), width)
     told = [
         {"process": process, **incident}
         for process, pool in fleet.pools()

@@ -29,7 +29,8 @@ from django_psycopg_pooled.integration.registry import REGISTRY
 from django_psycopg_pooled.statements.figures import RANKS
 from django_psycopg_pooled.version import __version__
 
-WORD = re.compile(r"[\w.:-]+")  # what follows a program's name, if it cannot hold a password
+# What follows a program's name, if it is no option and cannot hold a password.
+WORD = re.compile(r"[\w.:][\w.:-]*")
 MOST = 1_000  # statements in one answer
 SETTING = "DJANGO_PSYCOPG_POOLED"
 

@@ -59,7 +59,8 @@ def blocking(choice: Choice, alias: str | None, older_than: float, width: Width)
     with _server(alias) as (_, facts):
         pass
     loans, unknown = _loans(choice, alias, facts) if facts.blocking else ({}, ())
-    lines = blocking_text(facts, {pid: _summary(loan) for pid, loan in loans.items()}).splitlines()
+    ours = {pid: _summary(loan) for pid, loan in loans.items()}
+    lines = blocking_text(facts, ours, width).splitlines()
     for problem in unknown:
         lines += ["", *wrapped(problem, width, then="")]
     waits = [b.waits_for.wait_s or 0.0 for b in facts.waiting if b.waits_for]
@@ -158,7 +159,7 @@ def _loans(
         if one["state"] == "lent"
     ]
     found = joined(facts, claims, late_s=SYSTEM_CLOCK.monotonic() - asked_at)
-    return found, [f"Without process {pid}: {error}." for pid, error in fleet.errors.items()]
+    return found, [f"Without process {failure}" for failure in fleet.failures()]
 
 
 def _idle_lines(backend: BackendFacts, loan: Facts | None, width: Width) -> list[str]:

@@ -9,6 +9,7 @@ from django_psycopg_pooled.facts.queries import CallerShare, QueryFacts
 from django_psycopg_pooled.management.fleet import Choice, Facts, Fleet, ask
 from django_psycopg_pooled.management.percentiles import Percentiles
 from django_psycopg_pooled.management.result import Result
+from django_psycopg_pooled.management.status import wrong_lines
 from django_psycopg_pooled.management.text import Width, table, wrapped
 from django_psycopg_pooled.tables.queries import query_table, short_duration
 
@@ -20,24 +21,27 @@ MOSTS = ("max_s", "n_plus_one_most", "last_seen")  # percentiles: see Percentile
 LEASTS = ("min_s", "first_seen")
 RANKED_BY = {"total_time": "total_s", "mean": "mean_s", "p95": "p95_s"}  # else as the field
 UP_TO = "<=: a process of an older version has told too little; that much at most."
+LINES = 2  # of a statement's text on a terminal
 MANY = 10  # times as many are asked of each process: what is rare in one may be frequent in all
 
 T = TypeVar("T")
 
 
-def queries(choice: Choice, count: int, by: str) -> Result:
+def queries(choice: Choice, count: int, by: str, width: Width) -> Result:
     """The statements that have most of *by*, as RANKS names it."""
     fleet = ask("queries", choice, n=count * MANY, by=by)
     told = [statement for _, pool in fleet.pools() for statement in pool["statements"]]
     most, at_most = together(told, by, count)
-    lines = query_table(_names(fleet), by, _longest(fleet), most, at_most).splitlines()
+    text = query_table(_names(fleet), by, _longest(fleet), most, at_most, width=width)
+    lines = text.splitlines()
     if len(fleet.processes) > 1:
         lines += ["", f"Of {len(fleet.processes)} processes."]
     if at_most:
-        lines += ["", UP_TO]
+        lines += ["", *wrapped(UP_TO, width)]
     statements = [{**asdict(one), "percentiles_at_most": one.text in at_most} for one in most]
     facts = {"statements": statements, "errors": fleet.as_json()["errors"]}
-    return Result([*lines, *_silent(fleet)], facts, wrong=bool(fleet.errors))
+    silent = wrong_lines(fleet.failures(), width)
+    return Result([*lines, *silent], facts, wrong=bool(fleet.errors))
 
 
 def together(told: Iterable[Facts], by: str, count: int) -> tuple[list[QueryFacts], frozenset[str]]:
@@ -69,7 +73,7 @@ def prepared(choice: Choice, width: Width) -> Result:
             found[facts.text, facts.state] = _both(known, facts) if known else facts
     most = sorted(found.values(), key=lambda facts: -facts.hits)
     told = {"prepared": list(map(asdict, most)), "errors": fleet.as_json()["errors"]}
-    lines = [*prepared_lines(most, width), *_silent(fleet)]
+    lines = [*prepared_lines(most, width), *wrong_lines(fleet.failures(), width)]
     return Result(lines, told, wrong=bool(fleet.errors))
 
 
@@ -98,7 +102,7 @@ def prepared_lines(found: Sequence[PreparedFacts], width: Width) -> list[str]:
     for row, facts in zip(rows, found, strict=True):
         lines.append(row)
         name = f"{facts.name}: " if facts.name else ""
-        lines += wrapped(name + facts.text, width, first="  ")[:2]
+        lines += wrapped(name + facts.text, width, first="  ", most=LINES)
         if facts.reason:
             code = f" ({facts.sqlstate})" if facts.sqlstate else ""
             lines += wrapped(f"because {facts.reason}{code}", width, first="  ")
@@ -182,7 +186,3 @@ def _names(fleet: Fleet) -> str:
 
 def _longest(fleet: Fleet) -> float:
     return max((float(process["uptime_s"]) for process, _ in fleet.pools()), default=0.0)
-
-
-def _silent(fleet: Fleet) -> list[str]:
-    return [f"! {pid}: {error}." for pid, error in fleet.errors.items()]

@@ -1,10 +1,10 @@
 """The pools of all processes, a line each, and what is wrong with them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from django_psycopg_pooled.management.fleet import Facts, Fleet
 from django_psycopg_pooled.management.result import Result
-from django_psycopg_pooled.management.text import Width, table, wrapped
+from django_psycopg_pooled.management.text import Width, sentence, table, wrapped
 from django_psycopg_pooled.tables.pool import duration
 
 HEADER = ("pid", "program", "pool", "lent", "idle", "size", "waiting", "longest", "up")
@@ -28,15 +28,21 @@ def status_lines(fleet: Fleet, width: Width) -> list[str]:
     ! 4711 default: 7 requests wait, and all 10 connections are lent.
     """
     lines = table([HEADER, *(_row(*found) for found in fleet.pools())], width, left=LEFT)
-    wrong = [line for text in problems(fleet) for line in wrapped(text, width, first=WRONG)]
+    wrong = wrong_lines(problems(fleet), width)
     return [*lines, "", *wrong] if wrong else lines
+
+
+def wrong_lines(sentences: Iterable[str], width: Width) -> list[str]:
+    """Each sentence behind the mark of what is wrong."""
+    return [line for text in sentences for line in wrapped(text, width, first=WRONG)]
 
 
 def problems(fleet: Fleet) -> list[str]:
     """What somebody should look at, a sentence each."""
-    found = [f"{pid}: {error}." for pid, error in fleet.errors.items()]
+    found = fleet.failures()
     for process, pool in fleet.pools():
-        found += [f"{process['pid']} {pool['name']}: {text}." for text in _problems(pool)]
+        about = f"{process['pid']} {pool['name']}"
+        found += [sentence(f"{about}: {text}") for text in _problems(pool)]
     return found
 
 

@@ -50,7 +50,7 @@ def top_lines(fleet: Fleet, width: int, height: int) -> list[str]:
         )
         place = loan["now_at"] or loan["last_statement_at"] or loan["borrowed_at"]
         lines.append(cut(printable(first), width))
-        lines.append(" " * 10 + cut(printable(place), width - 10, keep_end=True))
+        lines.append(cut(" " * 10 + cut(printable(place), width - 10, keep_end=True), width))
     return [line.rstrip() for line in lines[:height]]
 
 
@@ -73,7 +73,8 @@ class View:
             fleet = self._look()
         except Unreachable as error:
             if self._endless and self._drawn and not self.json:
-                return str(error).splitlines()
+                columns = shutil.get_terminal_size().columns
+                return [cut(printable(line), columns) for line in str(error).splitlines()]
             raise
         self._drawn = True
         if self.json:

@@ -16,6 +16,7 @@ _WIDTHS_AT_MOST = (12, 10, 10, 12, 12, 8)
 AT_MOST = "<="
 _LINES = 2  # of a statement's text
 _NAMED = 2  # callers, and works
+_NARROWEST = 8  # columns of a statement's text
 # Django names every column, which is more than anybody reads.
 _COLUMNS = re.compile(r"\A(SELECT (?:DISTINCT )?).{24,}?( FROM )", re.IGNORECASE)
 
@@ -26,8 +27,12 @@ def query_table(
     period_s: float,
     queries: Sequence[QueryFacts],
     at_most: Collection[str] = (),
+    width: int | None = WIDTH,
 ) -> str:
-    """Each statement's figures, text, callers and suspects. At most 80 columns but for long names.
+    """Each statement's figures, text, callers and suspects.
+
+    At most *width* columns but for figures and long names, and two lines of a text; None: the whole
+    text, in lines of 80.
 
     Pool 'default': statements by total_time, of the last 4 min
 
@@ -46,7 +51,7 @@ def query_table(
         lines += ["", _row(HEADER, widths)]
     for facts in queries:
         sign = AT_MOST if facts.text in at_most else ""
-        lines += [_row(_cells(facts, sign), widths), *_about(facts)]
+        lines += [_row(_cells(facts, sign), widths), *_about(facts, width)]
     return "\n".join(lines)
 
 
@@ -77,9 +82,14 @@ def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
 
 
-def _about(facts: QueryFacts) -> list[str]:
+def _about(facts: QueryFacts, width: int | None) -> list[str]:
     text = _COLUMNS.sub(r"\1...\2", _printable(facts.text))
-    said = textwrap.wrap(text, WIDTH - 4, max_lines=_LINES, placeholder=" ...")
+    said = textwrap.wrap(
+        text,
+        max((width or WIDTH) - 4, _NARROWEST),
+        max_lines=None if width is None else _LINES,
+        placeholder=" ...",
+    )
     said += _shares("by", facts.callers) + _shares("in", facts.works)
     if facts.n_plus_one:
         said.append(

@@ -1,7 +1,8 @@
-"""The server's sessions as text for people, in 80 columns and without colours. Reads facts only."""
+"""The server's sessions as text for people, without colours. Reads facts only."""
 
 import textwrap
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from django_psycopg_pooled.facts.server import (
     AwaitedLock,
@@ -19,6 +20,36 @@ DEEPEST_INDENT = 24  # deeper ones stand below each other, so that their text ha
 
 Ours = Mapping[int, str]  # by pid: what we know of a session: its thread, request, line of Python
 
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """How wide lines may be, and what we know of sessions; lives for one text.
+
+    width   None: nothing is cut, and what is wrapped has WIDTH columns
+    """
+
+    width: int | None
+    ours: Ours
+
+    @property
+    def columns(self) -> int:
+        return WIDTH if self.width is None else self.width
+
+    def indent(self, depth: int) -> str:
+        return " " * min(depth * INDENT, DEEPEST_INDENT, self.columns // 4)
+
+    def cut(self, line: str) -> str:
+        if self.width is None or len(line) <= self.width:
+            return line
+        return f"{line[: max(self.width - 3, 0)].rstrip()}..."
+
+    def wrapped(self, text: str, indent: str) -> Iterator[str]:
+        indent = indent[: self.columns // 2]
+        yield from textwrap.wrap(
+            text, self.columns, initial_indent=indent, subsequent_indent=indent
+        )
+
+
 # Which statements take a lock on a table that others can stumble upon.
 _TAKEN_BY = {
     "SHARE UPDATE EXCLUSIVE": "VACUUM, CREATE INDEX CONCURRENTLY or LOCK TABLE",
@@ -29,17 +60,18 @@ _TAKEN_BY = {
 }
 
 
-def sessions_table(facts: ServerFacts, ours: Ours | None = None) -> str:
+def sessions_table(facts: ServerFacts, ours: Ours | None = None, width: int | None = WIDTH) -> str:
     """Two or three lines a session: its state, its statement, and what we know of it."""
+    page = _Page(width, ours or {})
     others = [backend for backend in facts.backends if not backend.asks]
     count = "1 session" if len(others) == 1 else f"{len(others)} sessions"
     lines = [f"{count} beside this one; PostgreSQL {facts.version}, database {facts.database}"]
     for backend in others:
-        lines += ["", *_session(backend, ours or {}, "")]
-    return _with_problems(facts, lines)
+        lines += ["", *_session(backend, page, "")]
+    return _with_problems(facts, lines, page)
 
 
-def blocking_text(facts: ServerFacts, ours: Ours | None = None) -> str:
+def blocking_text(facts: ServerFacts, ours: Ours | None = None, width: int | None = WIDTH) -> str:
     """Who holds up whom, indented: below each session those that wait for it.
 
     4711  idle in transaction for 41.2 s, transaction 44.0 s; user shop, web-1
@@ -48,6 +80,7 @@ def blocking_text(facts: ServerFacts, ours: Ours | None = None) -> str:
       4712  waits 12.1 s for row of shop_order; transaction 12.1 s; user shop, web-2
             runs: UPDATE shop_order SET status = ? WHERE id = ?
     """
+    page = _Page(width, ours or {})
     waiting = facts.waiting
     if not waiting:
         lines = ["No session waits for a lock."]
@@ -57,45 +90,45 @@ def blocking_text(facts: ServerFacts, ours: Ours | None = None) -> str:
         lines = [f"{count} for locks, the longest for {duration(longest)}."]
         for cycle in facts.cycles:
             deadlock = f"Deadlock: {_names(cycle)} wait for each other, until the server ends one"
-            lines += _wrapped(f"{deadlock} of them after deadlock_timeout.", "")
+            lines += page.wrapped(f"{deadlock} of them after deadlock_timeout.", "")
         for root in facts.blocking:
-            lines += ["", *_tree(facts, root, ours or {}, 0, None)]
+            lines += ["", *_tree(facts, root, page, 0, None)]
     lines += _unseen_prepared(facts)
-    return _with_problems(facts, lines)
+    return _with_problems(facts, lines, page)
 
 
 def _tree(
-    facts: ServerFacts, node: BlockingNode, ours: Ours, depth: int, above: Who | None
+    facts: ServerFacts, node: BlockingNode, page: _Page, depth: int, above: Who | None
 ) -> Iterator[str]:
-    indent = " " * min(depth * INDENT, DEEPEST_INDENT)
+    indent = page.indent(depth)
     backend = facts.backend(node.who)
     if node.again:
         closes = "closes the cycle" if node.in_cycle else "stands elsewhere too"
-        yield _cut(f"{indent}{_name(node.who)}  {closes}: see there")
+        yield f"{indent}{_name(node.who)}  {closes}: see there"
         return
     if backend is None:
         yield from _sessionless(facts, node.who, indent)
     else:
-        yield from _session(backend, ours, indent, above)
+        yield from _session(backend, page, indent, above)
     if node.deeper:
         yield f"{indent}  ... and {node.deeper} behind it, not shown"
     for waiter in node.waiters:
-        yield from _tree(facts, waiter, ours, depth + 1, node.who)
+        yield from _tree(facts, waiter, page, depth + 1, node.who)
 
 
 def _session(
-    backend: BackendFacts, ours: Ours, indent: str, above: Who | None = None
+    backend: BackendFacts, page: _Page, indent: str, above: Who | None = None
 ) -> Iterator[str]:
     pid = str(backend.pid)
     inner = indent + " " * (len(pid) + 2)
-    yield _cut(f"{indent}{pid}  {'; '.join([*_doing(backend), _owner(backend)])}")
+    yield f"{indent}{pid}  {'; '.join([*_doing(backend), _owner(backend)])}"
     if backend.waits_for and backend.behind:
-        yield from _wrapped(_reason(backend, backend.waits_for, above), inner)
+        yield from page.wrapped(_reason(backend, backend.waits_for, above), inner)
     if backend.query:
         verb = "runs" if backend.state == "active" else "last"
-        yield _cut(f"{inner}{verb}: {_one_line(backend.query)}")
-    if known := ours.get(backend.pid):
-        yield from _wrapped(f"ours: {known}", inner)
+        yield f"{inner}{verb}: {_one_line(backend.query)}"
+    if known := page.ours.get(backend.pid):
+        yield from page.wrapped(f"ours: {known}", inner)
 
 
 def _doing(backend: BackendFacts) -> Iterator[str]:
@@ -162,7 +195,7 @@ def _sessionless(facts: ServerFacts, who: Who, indent: str) -> Iterator[str]:
     if prepared is None:
         yield f"{indent}A prepared transaction"
         return
-    yield _cut(
+    yield (
         f"{indent}Prepared transaction {prepared.gid!r}, {duration(prepared.age_s)} old;"
         f" user {prepared.owner}, database {prepared.database}"
     )
@@ -179,10 +212,10 @@ def _unseen_prepared(facts: ServerFacts) -> Iterator[str]:
             yield from _sessionless(facts, prepared.gid, "")
 
 
-def _with_problems(facts: ServerFacts, lines: list[str]) -> str:
+def _with_problems(facts: ServerFacts, lines: list[str], page: _Page) -> str:
     for problem in facts.problems:
-        lines += ["", *_wrapped(problem, "")]
-    return "\n".join(lines)
+        lines += ["", *page.wrapped(problem, "")]
+    return "\n".join(map(page.cut, lines))
 
 
 def _names(who: tuple[Who, ...]) -> str:
@@ -196,11 +229,3 @@ def _name(who: Who) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-def _cut(line: str) -> str:
-    return line if len(line) <= WIDTH else f"{line[: WIDTH - 3].rstrip()}..."
-
-
-def _wrapped(text: str, indent: str) -> Iterator[str]:
-    yield from textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent)

@@ -4,9 +4,9 @@ import json
 import os
 import shutil
 import sys
-from argparse import SUPPRESS, ArgumentParser
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
@@ -16,10 +16,16 @@ from django_psycopg_pooled.management.fleet import Choice, Fleet, Unreachable, a
 from django_psycopg_pooled.management.process import pool_name
 from django_psycopg_pooled.management.result import Refusal, Result
 from django_psycopg_pooled.management.status import WRONG, status_lines, status_result
-from django_psycopg_pooled.management.text import Width
+from django_psycopg_pooled.management.text import Width, cut, printable
 from django_psycopg_pooled.statements.figures import RANKS
 
 Options = dict[str, Any]
+
+N = TypeVar("N", int, float)
+
+LONGEST_S = 86_400
+MOST = 100_000
+LAST_PID = 2**31 - 1
 
 FINE, SOMETHING_WRONG, REFUSED = 0, 1, 2
 
@@ -86,7 +92,7 @@ class Command(BaseCommand):
         each["resize"].add_argument("--min-size", type=int, metavar="N")
         each["resize"].add_argument("--max-size", type=int, metavar="N")
         each["pause"].add_argument("--wait", type=_seconds, default=0.0, metavar="SECONDS")
-        each["terminate"].add_argument("server_pid", type=int, help="a server process's id")
+        each["terminate"].add_argument("server_pid", type=_pid, help="a server process's id")
         each["terminate"].add_argument("--yes", action="store_true", help="do not ask")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -109,7 +115,7 @@ class Command(BaseCommand):
         return sessions.blocking(choice, options["alias"], options["older_than"], self._width())
 
     def _queries(self, choice: Choice, options: Options) -> Result:
-        return statements.queries(choice, options["n"], options["by"])
+        return statements.queries(choice, options["n"], options["by"], self._width())
 
     def _prepared(self, choice: Choice, options: Options) -> Result:
         return statements.prepared(choice, self._width())
@@ -172,8 +178,10 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps(result.facts))
             return
         paint: Callable[[str], str] = self.style.ERROR if self._is_coloured() else str
+        width = self._width()
         for line in result.lines:
-            self.stdout.write(paint(line) if line.startswith(WRONG) else line)
+            shown = cut(printable(line), width)
+            self.stdout.write(paint(shown) if shown.startswith(WRONG) else shown)
 
     def _is_coloured(self) -> bool:
         return self.stdout.isatty() and not os.environ.get("NO_COLOR")
@@ -189,7 +197,7 @@ class Command(BaseCommand):
 def _add_common(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="JSON in place of tables")
     parser.add_argument("--alias", help="pools of this database only")
-    parser.add_argument("--pid", type=int, help="this process only")
+    parser.add_argument("--pid", type=_pid, help="this process only")
 
 
 def _add_djangos(parser: ArgumentParser) -> None:
@@ -216,10 +224,7 @@ def _choice(options: Options) -> Choice:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds <= 86_400:
-        raise ValueError
-    return seconds
+    return _number(text, float, 0, LONGEST_S, "a number of seconds")
 
 
 def _interval(text: str) -> float:
@@ -227,10 +232,22 @@ def _interval(text: str) -> float:
 
 
 def _count(text: str) -> int:
-    count = int(text)
-    if not 1 <= count <= 100_000:
-        raise ValueError
-    return count
+    return _number(text, int, 1, MOST, "a whole number")
+
+
+def _pid(text: str) -> int:
+    return _number(text, int, 1, LAST_PID, "a process id,")
+
+
+def _number(text: str, kind: type[N], low: int, high: int, what: str) -> N:
+    """*text* as a number from *low* to *high*; else what argparse is to say."""
+    try:
+        number = kind(text)
+    except ValueError:
+        number = None
+    if number is None or not low <= number <= high:  # so is NaN
+        raise ArgumentTypeError(f"it is {text!r}; it must be {what} from {low} to {high}.")
+    return number
 
 
 def _lent(fleet: Fleet) -> int:
