@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from django.db import DatabaseError, OperationalError, connections, transaction
+from django.db.backends.postgresql.psycopg_any import is_psycopg3
 from django.test import TestCase, TransactionTestCase
 
 from django_psycopg_pooled.integration.driver import DRIVER
@@ -451,6 +452,17 @@ def test_a_statement_that_runs_plain_is_told_with_the_reason(
         fails("was executed once, never prepared", "SELECT name FROM things", reason),
         assert_prepared(BY_ID, things.alias),
     ):
+        value(things, BY_ID, 1)
+
+
+def test_what_the_default_prepares_depends_on_the_driver(databases: Databases) -> None:
+    things = with_things(databases, prepare=None, prepare_threshold=5)
+    reason = (
+        "It is prepared once it was executed 5 times (prepare_threshold)"
+        if is_psycopg3
+        else "With psycopg2 nothing is prepared by itself: set prepare to 'auto'"
+    )
+    with fails("was executed once, never prepared", reason), assert_prepared(BY_ID, things.alias):
         value(things, BY_ID, 1)
 
 

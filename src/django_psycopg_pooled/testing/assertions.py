@@ -18,6 +18,7 @@ from django.db import connections
 from django_psycopg_pooled.facts.pool import ConnectionSnapshot
 from django_psycopg_pooled.facts.prepared import PreparedFacts
 from django_psycopg_pooled.integration.database_pool import DatabasePool
+from django_psycopg_pooled.integration.driver import BINDING, DRIVER
 from django_psycopg_pooled.integration.registry import pools
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
 from django_psycopg_pooled.pool.texts import idle_report
@@ -264,7 +265,9 @@ def _why_not_prepared(pool: DatabasePool, text: str) -> str:
     options = pool.options
     if options.pooler and options.prepare is None:
         return f"Behind a pooler nothing is prepared by itself (pooler={options.pooler!r})."
-    if not options.prepare:
+    if options.prepare is None and not BINDING.by_default:
+        return f"With {DRIVER.name} nothing is prepared by itself: set prepare to 'auto'."
+    if options.prepare is False:
         return "The pool's option prepare is False: set it to 'auto' or 'registered'."
     reasons = [
         f"It is {facts.state}: {facts.reason}{facts.sqlstate and f' ({facts.sqlstate})'}."
