@@ -1,4 +1,7 @@
-"""System checks: what is wrong in OPTIONS["pool"], and what pooling makes of other settings."""
+"""System checks: what is wrong in OPTIONS["pool"], and what pooling makes of other settings.
+
+Imported also where no driver is installed, so what needs one is imported by who needs it.
+"""
 
 import os
 import re
@@ -12,14 +15,14 @@ from django import conf
 from django.apps import AppConfig
 from django.core.checks import CheckMessage, Error, Info, Warning
 from django.db import connections
-from django.db.backends.postgresql.psycopg_any import is_psycopg3
 
 from django_psycopg_pooled.control.setting import problems
 from django_psycopg_pooled.errors import OptionsError
 from django_psycopg_pooled.integration.identity import is_pooled
-from django_psycopg_pooled.integration.wrapper import PooledWrapper
+from django_psycopg_pooled.integration.no_driver import INSTALL, NO_DRIVER
 from django_psycopg_pooled.options import PoolOptions
 
+ENGINES = "django_psycopg_pooled.backends."
 THREADS = re.compile(r"(?:^| )--threads[ =](\d+)(?= |$)")
 
 # What is bound to a session of the server.
@@ -29,6 +32,7 @@ NOT_BEHIND_A_POOLER = ("plan_cache_mode", "idle_in_transaction_timeout")
 CHECKS = {
     "django_psycopg_pooled.E001": "OPTIONS['pool'] holds something that cannot be used.",
     "django_psycopg_pooled.E002": "DJANGO_PSYCOPG_POOLED holds something that cannot be used.",
+    "django_psycopg_pooled.E003": "No driver is installed, and an alias has one of our ENGINEs.",
     "django_psycopg_pooled.W001": "CONN_MAX_AGE keeps pooled connections from other threads.",
     "django_psycopg_pooled.W002": "The web server has more threads than the pool has connections.",
     "django_psycopg_pooled.W003": "`prepare` prepares nothing beside server_side_binding.",
@@ -42,12 +46,23 @@ CHECKS = {
 
 def check_databases(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """Check every alias whose ENGINE is one of ours. Connects to nothing."""
+    from django_psycopg_pooled.integration.wrapper import PooledWrapper
+
     messages: list[CheckMessage] = []
     for alias in connections:
         wrapper = connections[alias]
         if isinstance(wrapper, PooledWrapper) and is_pooled(alias, wrapper.settings_dict):
             messages += _check(alias, wrapper.settings_dict)
     return messages
+
+
+def check_driver(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Instead of the other checks where no driver is installed: who would need one."""
+    return [
+        Error(f"DATABASES[{alias!r}]: {NO_DRIVER}", hint=INSTALL, id="django_psycopg_pooled.E003")
+        for alias, settings in connections.settings.items()
+        if settings["ENGINE"].startswith(ENGINES)
+    ]
 
 
 def check_setting(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
@@ -101,7 +116,7 @@ def _check_size(pool: str, options: PoolOptions) -> Iterator[CheckMessage]:
 def _check_prepare(
     pool: str, options: PoolOptions, settings: dict[str, Any]
 ) -> Iterator[CheckMessage]:
-    binds_on_server = is_psycopg3 and settings["OPTIONS"].get("server_side_binding") is True
+    binds_on_server = _is_psycopg3() and settings["OPTIONS"].get("server_side_binding") is True
     if options.prepare and binds_on_server:
         yield Warning(
             f"{pool}: prepare is {options.prepare!r}, and server_side_binding is True: nothing is"
@@ -135,7 +150,7 @@ def _check_idle(pool: str, options: PoolOptions) -> Iterator[CheckMessage]:
 
 def _check_pooler(pool: str, options: PoolOptions) -> Iterator[CheckMessage]:
     given = [name for name in NOT_BEHIND_A_POOLER if getattr(options, name)]
-    if options.prepare and not is_psycopg3:  # it prepares by SQL, which no pooler follows
+    if options.prepare and not _is_psycopg3():  # it prepares by SQL, which no pooler follows
         given.append("prepare")
     if options.pooler and given:
         yield Warning(
@@ -177,3 +192,9 @@ def _check_ages(
             hint="Remove it; or set the pool's option check to True for a round trip each time.",
             id="django_psycopg_pooled.I001",
         )
+
+
+def _is_psycopg3() -> bool:
+    from django_psycopg_pooled.integration.driver import DRIVER
+
+    return DRIVER.name == "psycopg"

@@ -1,9 +1,18 @@
-"""The driver that Django has chosen: psycopg 3 if it is installed, else psycopg2."""
+"""The driver that Django has chosen: psycopg 3 if it is installed, else psycopg2.
 
-from django.db.backends.postgresql.psycopg_any import is_psycopg3
+To import this raises ImproperlyConfigured if there is neither.
+"""
+
+from django.core.exceptions import ImproperlyConfigured
 
 from django_psycopg_pooled.drivers.preparing import Binding
 from django_psycopg_pooled.drivers.protocol import Driver
+from django_psycopg_pooled.integration.no_driver import INSTALL, NO_DRIVER
+
+try:
+    from django.db.backends.postgresql.psycopg_any import is_psycopg3
+except ImportError as error:
+    raise ImproperlyConfigured(f"{NO_DRIVER} {INSTALL}") from error
 
 
 def chosen_driver() -> Driver:
