@@ -119,8 +119,8 @@ class PoolOptions:
     )  # fmt: skip
     on_checkout: Hook | None = option(
         None, "Called with the driver's connection before it is lent, in the borrower's thread; a"
-        " callable or its dotted path. If it raises, the connection is closed and the request fails"
-        " with that exception.",
+        " callable or its dotted path. If it raises, or leaves a transaction open, the connection"
+        " is closed and the request fails.",
     )  # fmt: skip
     on_checkin: Hook | None = option(
         None, "Called with the driver's connection when it is given back, before `reset`, in the"

@@ -16,7 +16,7 @@ from django.db import OperationalError, connections
 from devtools.postgres import PostgresServer
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
 from tests.server.databases import Databases
-from tests.server.support import Call, borrow, fill, pool_of, value, wrapper
+from tests.server.support import Call, borrow, eventually, fill, pool_of, value, wrapper
 
 ROLE = "rotating"
 
@@ -203,3 +203,15 @@ def test_rotating_the_password_all_the_time_fails_no_request(
     assert vault.calls >= ROTATIONS
     assert pool.get_stats()["connections_num"] > ROTATIONS
     assert pool.get_stats()["requests_errors"] == 0
+
+
+def test_an_error_of_the_callable_says_whose_it_is(
+    databases: Databases, vault: Vault, caplog: pytest.LogCaptureFixture
+) -> None:
+    def ask_nobody() -> str:
+        raise KeyError("no token")
+
+    with pytest.raises(KeyError):
+        value(rotating(databases, ask_nobody), "SELECT 1")
+    words = "cannot connect: KeyError: 'no token' (raised by the pool's option `credentials`)"
+    eventually(lambda: words in caplog.text)  # it is logged after the request has its error

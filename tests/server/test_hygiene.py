@@ -14,11 +14,12 @@ from django.db.backends.signals import connection_created
 from devtools.postgres import PostgresServer
 from django_psycopg_pooled.backends.postgresql import base
 from django_psycopg_pooled.drivers.protocol import TransactionStatus
+from django_psycopg_pooled.errors import OptionsError
 from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
 from django_psycopg_pooled.pool import hygiene
 from tests.server.databases import END_ALL, Databases, looked_after
-from tests.server.support import DATABASE, borrow, in_thread, pool_of, value, wrapper
+from tests.server.support import DATABASE, borrow, eventually, in_thread, pool_of, value, wrapper
 
 if is_psycopg3:
     import psycopg
@@ -1020,6 +1021,30 @@ def test_a_failing_on_checkout_reaches_the_request_and_loses_no_slot(databases: 
             connection.ensure_connection()
         assert connection.connection is None
     assert pool.snapshot().count("lent") == 0
+    pool.configure(on_checkout=None)
+    assert value(connection, "SELECT 1") == 1
+
+
+def _begin(raw: Any) -> None:
+    with raw.cursor() as cursor:
+        cursor.execute("BEGIN")
+
+
+def _turn_autocommit_off(raw: Any) -> None:
+    raw.autocommit = False
+
+
+@pytest.mark.parametrize("hook", [_begin, _turn_autocommit_off])
+def test_an_on_checkout_that_leaves_a_transaction_open_is_refused_before_writes_are_lost(
+    databases: Databases, hook: Callable[[Any], None]
+) -> None:
+    connection = databases.add({"max_size": 1, "timeout": 5, "on_checkout": hook})
+    pool = pool_of(connection)
+    for _ in range(2):
+        with pytest.raises(OptionsError, match=r"`on_checkout` of the pool .* left a transac"):
+            connection.ensure_connection()
+        assert connection.connection is None
+    eventually(lambda: databases.server.backends("xact_start IS NOT NULL") == 0)
     pool.configure(on_checkout=None)
     assert value(connection, "SELECT 1") == 1
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from django_psycopg_pooled.clock import SYSTEM_CLOCK, Clock
 from django_psycopg_pooled.errors import OptionsError
+from django_psycopg_pooled.pool.hooks import NamedHook
 
 Source = Callable[[], Any]
 
@@ -16,7 +17,7 @@ class Credentials:
     """
 
     def __init__(self, source: Source, ttl: float, clock: Clock = SYSTEM_CLOCK) -> None:
-        self._source = source
+        self._source = NamedHook("credentials", source)
         self._ttl = ttl
         self._clock = clock
         self._kept: tuple[dict[str, Any], float] | None = None  # and until when
@@ -45,6 +46,10 @@ def _as_params(given: object) -> dict[str, Any]:
         return dict(given)
     # Not its value: that may be a password.
     raise OptionsError(
-        [f"`credentials` returned a {type(given).__name__}; it must return a password or a dict of"
-         " connection parameters, such as {'user': ..., 'password': ...}."]
+        [f"`credentials` returned {_a(type(given).__name__)}; it must return a password or a dict"
+         " of connection parameters, such as {'user': ..., 'password': ...}."]
     )  # fmt: skip
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiouAEIOU" else f"a {noun}"

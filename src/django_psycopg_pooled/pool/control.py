@@ -37,7 +37,7 @@ class Control:
     def configure(self, changes: dict[str, object]) -> None:
         core = self._core
         with core.lock:
-            core.apply(core.options.changed(**changes))
+            core.apply(core.given.changed(**changes))
             core.ledger.disarm()  # what is due may be due sooner now
         self._housekeeper.retire()
         self._opener.meet_demand()

@@ -5,6 +5,7 @@ import math
 
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.entry import Entry
+from django_psycopg_pooled.pool.hooks import said
 from django_psycopg_pooled.pool.hygiene import Hygiene
 from django_psycopg_pooled.pool.ledger import Batch
 from django_psycopg_pooled.pool.states import State
@@ -60,7 +61,7 @@ class Fitness:
                     self.check(entry.connection)
         except Exception as error:
             logger.info("pool %r: connection %d failed its check: %s",
-                        self._core.name, entry.number, error)  # fmt: skip
+                        self._core.name, entry.number, said(error))  # fmt: skip
             if 0.0 < core.options.check_timeout <= core.clock.monotonic() - began:
                 self._drop_unproven(began)
             self._found_dead(entry)

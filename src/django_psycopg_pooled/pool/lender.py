@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from django_psycopg_pooled.drivers.protocol import TransactionStatus
 from django_psycopg_pooled.errors import NotBorrowed
 from django_psycopg_pooled.pool.alarm import Alarm
 from django_psycopg_pooled.pool.borrower import borrower
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.entry import Lease
 from django_psycopg_pooled.pool.fitness import Fitness
+from django_psycopg_pooled.pool.hooks import left_open
 from django_psycopg_pooled.pool.lookout import Lookout
 from django_psycopg_pooled.pool.opener import Opener
 from django_psycopg_pooled.pool.queue import Queue
@@ -137,11 +139,23 @@ class Lender:
             done = False
             try:
                 options.on_checkout(lease.connection)
+                self._refuse_open_transaction(lease.connection)
                 done = True
             finally:
                 if not done:
                     self._returns.discard(lease, bad=True)
                     self._opener.meet_demand()
+
+    def _refuse_open_transaction(self, connection: Any) -> None:
+        """After on_checkout: Django would take it for autocommit, and its writes would be lost.
+
+        A connection that is broken is left to the borrower's first statement.
+        """
+        status = self._core.driver.status(connection)
+        if status not in (TransactionStatus.IDLE, TransactionStatus.UNKNOWN) or (
+            not connection.autocommit
+        ):
+            raise left_open("on_checkout", self._core.name)
 
     def checkin(self, lease: Lease) -> None:
         """End a loan. Does nothing if it has ended already, or was inherited over fork().

@@ -12,6 +12,7 @@ from django_psycopg_pooled.pool.alarm import Alarm
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.entry import Entry
 from django_psycopg_pooled.pool.fitness import Fitness
+from django_psycopg_pooled.pool.hooks import said
 from django_psycopg_pooled.pool.ledger import Batch
 from django_psycopg_pooled.pool.states import State
 from django_psycopg_pooled.pool.waiter import Waiter
@@ -247,7 +248,7 @@ class Opener:
             core.outage.reported |= report
             retry_at = core.outage.retry_at
             core.notify()
-        logger.warning("pool %r: cannot connect: %s", core.name, error)
+        logger.warning("pool %r: cannot connect: %s", core.name, said(error))
         if report:
             self._report()
         if core.runtime.threaded and (waited_for or not core.outage.given_up):

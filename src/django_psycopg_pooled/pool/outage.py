@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from django_psycopg_pooled.pool.hooks import said
+
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 1.0  # while requests wait, so that they see a recovery within a second or so
 LONGEST_LONELY_DELAY_S = 30.0  # while nobody waits and only min_size is missing
@@ -32,7 +34,7 @@ class Outage:
             return  # one of several at once: they count as one, or the pauses would grow too fast
         self.began_at = min(self.began_at, now)
         self.failed_at = now
-        self.text = str(error).strip() or repr(error)
+        self.text = said(error).strip() or repr(error)
         longest = LONGEST_DELAY_S if waited_for else LONGEST_LONELY_DELAY_S
         delay = min(FIRST_DELAY_S * 2.0 ** min(self.failures, 20), longest)
         self.retry_at = now + delay * (1.0 + JITTER * (2.0 * share - 1.0))

@@ -142,7 +142,7 @@ class Pool(Lender):
         for each connection from its next return on. Raises OptionsError. Blocks for closes.
         """
         self._control.configure(changes)
-        self.options = self._core.options
+        self.options = self._core.given
         self._lookout.wake()  # for what is lent already; the next checkout would be too late
 
     def resize(self, min_size: int, max_size: int | None = None) -> None:

@@ -8,6 +8,7 @@ from django_psycopg_pooled.pool.alarm import Alarm
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.entry import Lease
 from django_psycopg_pooled.pool.fitness import Fitness
+from django_psycopg_pooled.pool.hooks import said
 from django_psycopg_pooled.pool.hygiene import Hygiene, Untidy
 from django_psycopg_pooled.pool.leaks import Leaks
 from django_psycopg_pooled.pool.opener import Opener
@@ -135,5 +136,5 @@ class Returns:
             logger.warning("pool %r: a connection %s; it is closed", core.name, why)
         except Exception as error:
             logger.warning("pool %r: a connection could not be brought back and is closed: %s",
-                           core.name, error)  # fmt: skip
+                           core.name, said(error))  # fmt: skip
         return False
