@@ -249,3 +249,69 @@ def test_children_of_children_get_connections_of_their_own(databases: Databases)
     """PAINS 1."""
     done = run_script(CHILDREN + DEEP, {"default": databases.settings()}, "-X", "dev")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+STRUCK = """
+import tempfile
+from pathlib import Path
+from django_psycopg_pooled.control.listener import LISTENER, Listener
+from django_psycopg_pooled.control.service import Service
+from django_psycopg_pooled.pool.connects import Connects
+from django_psycopg_pooled.runtime.threads import ThreadRuntime
+class Timeout(Exception): pass
+def strike(*_): raise Timeout
+signal.signal(signal.SIGUSR1, strike)
+printed = []
+sys.unraisablehook = lambda seen: printed.append(seen.exc_type)
+faulthandler.dump_traceback_later(30, exit=True)
+def listens():
+    return "pool-control" in {thread.name for thread in threading.enumerate()}
+def connects():
+    pool.drain()
+    ask("SELECT 1")
+    connection.close()
+def strike_once(done):
+    method = POINT
+    def struck(self, *args):
+        POINT = method
+        if done:
+            method(self, *args)
+        signal.raise_signal(signal.SIGUSR1)
+    POINT = struck
+LISTENER.set_up((Path(tempfile.mkdtemp()),), lambda line: b"{}")
+pool = connection.pool
+for done in False, True:
+    connects()
+    eventually(listens)
+    strike_once(done)
+    forked = os.fork()
+    if not forked:
+        signal.alarm(20)
+        ask("SELECT 1")
+        os._exit(0)
+    wait_for([forked])
+    connects()
+    later = threading.Event()
+    pool.in_a_while(0.05, later.set)
+    assert later.wait(10)
+    thread = threading.Thread(target=connects)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    eventually(listens)
+assert printed == [Timeout, Timeout], printed
+"""
+POINTS = [
+    "ThreadRuntime.pause", "Connects.hold", "Connects.go_on", "ThreadRuntime.resume",
+    "Service.stop", "Listener._forget_locked",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_signals_handler_that_raises_in_a_hook_of_fork_stops_nothing_for_ever(
+    databases: Databases, point: str
+) -> None:
+    """A timeout or Ctrl-C that strikes just before or after that call. Python prints it."""
+    code = CHILDREN + STRUCK.replace("POINT", point)
+    done = run_script(code, {"default": databases.settings()}, "-X", "dev")
+    assert (done.returncode, done.stderr) == (0, "")

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import pytest
 
 from django_psycopg_pooled import forking
+from django_psycopg_pooled.clock import SystemClock
+from django_psycopg_pooled.pool import connects as connects_module
 from django_psycopg_pooled.pool.connects import Connects
 
 PATIENCE_S = 10.0
@@ -110,3 +112,69 @@ def test_a_connect_that_fails_is_under_way_no_more() -> None:
     began = time.monotonic()
     connects.hold(PATIENCE_S)
     assert time.monotonic() - began < PATIENCE_S / 2
+
+
+def connects_in_a_thread(connects: Connects) -> bool:
+    """Whether another thread may connect, if not at once."""
+    connected = threading.Event()
+
+    def connect() -> None:
+        with connects.one():
+            connected.set()
+
+    threading.Thread(target=connect, daemon=True).start()
+    return connected.wait(PATIENCE_S)
+
+
+def test_a_fork_whose_end_is_never_told_holds_connects_up_for_a_while_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As Python prints what a signal's handler raises in a hook of fork(), and goes on."""
+    monkeypatch.setattr(connects_module, "FORK_S", 0.1)
+    connects = Connects()
+    began = time.monotonic()
+    connects.hold(0.1)
+    assert connects_in_a_thread(connects)
+    assert time.monotonic() - began > 0.15
+
+
+def test_a_fork_whose_begin_was_never_told_holds_nobody_up() -> None:
+    connects = Connects()
+    connects.go_on()
+    assert connects_in_a_thread(connects)
+    connects.hold(PATIENCE_S)
+    connects.go_on()
+    assert connects_in_a_thread(connects)
+
+
+def test_who_says_that_it_forks_and_connects_instead_does_not_wait_for_itself() -> None:
+    connects = Connects()
+    connects.hold(PATIENCE_S)
+    began = time.monotonic()
+    with connects.one():
+        assert time.monotonic() - began < PATIENCE_S / 2
+
+
+def test_an_exception_while_it_waits_does_not_have_it_fork_in_the_midst_of_a_connect(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connects = Connects()
+    with elsewhere(connects) as may_end:
+
+        class Struck(SystemClock):
+            """A signal's handler raises in the first sleep, and the connect ends in the second."""
+
+            sleeps = 0
+
+            def sleep(self, seconds: float) -> None:  # type: ignore[override]
+                self.sleeps += 1
+                if self.sleeps == 1:
+                    raise KeyboardInterrupt
+                may_end.set()
+                time.sleep(seconds)
+
+        monkeypatch.setattr(connects_module, "SYSTEM_CLOCK", Struck())
+        with pytest.raises(KeyboardInterrupt):
+            connects.hold(PATIENCE_S)
+        assert may_end.is_set()
+        assert not connects._under_way

@@ -77,7 +77,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     # Below this line Django is imported, and nowhere above it.
     "signals": (set(), {"django"}),
-    "control": ({"clock", "errors", "pool"}, set()),
+    "control": ({"clock", "errors", "forking", "pool"}, set()),
     "integration": (
         {
             "control",

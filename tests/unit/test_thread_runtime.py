@@ -161,3 +161,15 @@ def test_a_pause_does_not_wait_for_a_thread_at_work_longer_than_it_may() -> None
     end.set()
     runtime.resume()
     assert _all_end()
+
+
+def test_a_pause_whose_end_is_never_told_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Python prints what a signal's handler raises in a hook of fork(), and goes on."""
+    monkeypatch.setattr(threads, "FORK_S", 0.1)
+    runtime = ThreadRuntime("test", 3, SYSTEM_CLOCK)
+    runtime.pause(0.0)
+    time.sleep(0.15)
+    done = threading.Event()
+    runtime.call_at(time.monotonic() + 0.1, done.set)
+    assert done.wait(5)
+    assert _all_end()

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from django_psycopg_pooled.clock import SYSTEM_CLOCK
-from django_psycopg_pooled.forking import restart_in_child
+from django_psycopg_pooled.forking import Forks, restart_in_child
 
 PAUSE_S = 0.001
+FORK_S = 1.0  # for fork() itself, and the hooks of others, after the wait
 
 
 class Connects:
@@ -29,11 +30,11 @@ class Connects:
         # Re-entrant: a signal's handler may fork while its thread is in here.
         self._lock = threading.RLock()
         self._under_way: dict[object, tuple[int, float]] = {}  # in which thread, since when
-        self._forks = 0
+        self._forks = Forks()
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """Around a connect. Blocks while another thread forks."""
+        """Around a connect. Blocks while another thread forks, which is told for a few seconds."""
         ticket = object()
         try:
             while not self._has_begun(ticket):
@@ -50,20 +51,30 @@ class Connects:
         Not for one that is older than *patience_s*: that waits for the network, in no lock.
         """
         with self._lock:
-            self._forks += 1
-        while self._is_one_younger_than(patience_s):
-            SYSTEM_CLOCK.sleep(PAUSE_S)
+            self._forks.begin(SYSTEM_CLOCK.monotonic(), patience_s + FORK_S)
+        try:
+            self._wait_for_those_younger_than(patience_s)
+        except BaseException:
+            # A signal's handler has raised; Python will fork all the same. It takes no longer.
+            self._wait_for_those_younger_than(patience_s)
+            raise
 
     def go_on(self) -> None:
         """After fork(), in the parent."""
         with self._lock:
-            self._forks -= 1
+            self._forks.end()
 
     def _has_begun(self, ticket: object) -> bool:
+        now = SYSTEM_CLOCK.monotonic()
         with self._lock:
-            if not self._forks:
-                self._under_way[ticket] = threading.get_ident(), SYSTEM_CLOCK.monotonic()
-            return not self._forks
+            held_up = self._forks.by_others(now)
+            if not held_up:
+                self._under_way[ticket] = threading.get_ident(), now
+            return not held_up
+
+    def _wait_for_those_younger_than(self, seconds: float) -> None:
+        while self._is_one_younger_than(seconds):
+            SYSTEM_CLOCK.sleep(PAUSE_S)
 
     def _is_one_younger_than(self, seconds: float) -> bool:
         me, now = threading.get_ident(), SYSTEM_CLOCK.monotonic()

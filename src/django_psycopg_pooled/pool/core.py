@@ -17,6 +17,7 @@ from django_psycopg_pooled.pool.connects import CONNECTS
 from django_psycopg_pooled.pool.counters import Counters
 from django_psycopg_pooled.pool.demand import Demand
 from django_psycopg_pooled.pool.entry import Entry
+from django_psycopg_pooled.pool.hooks import with_names
 from django_psycopg_pooled.pool.ledger import Ledger
 from django_psycopg_pooled.pool.outage import Outage
 from django_psycopg_pooled.pool.states import State
@@ -39,7 +40,7 @@ class Core:
     """The state of one pool, without behaviour but for fork(); lives as long as the pool.
 
     Guards: `lock` guards ledger, counters, demand, outage, proven and the entries in the ledger.
-    `options`, and what is derived from it, is replaced whole and may be read without it.
+    `given`, and what is derived from it, is replaced whole and may be read without it.
     Lock order: look_lock, lock, then the runtime's. Under `lock`: no I/O, no callback, no logging.
     """
 
@@ -79,7 +80,8 @@ class Core:
 
     def apply(self, options: PoolOptions) -> None:
         """Have these options hold. Under the lock, but for the first."""
-        self.options = options
+        self.given = options
+        self.options = options = with_names(options)
         # What each loan asks of them, at hand.
         self.attends = options.attends_loans
         self.tidies = not options.returns_quietly
@@ -159,15 +161,29 @@ _cores: "weakref.WeakSet[Core]" = weakref.WeakSet()
 
 
 def _pause_all() -> None:
-    """Before fork(): as few threads as can be."""
-    for core in list(_cores):
-        core.runtime.pause(FORK_PATIENCE_S)
-    CONNECTS.hold(CONNECT_PATIENCE_S)
+    """Before fork(): as few threads as can be.
+
+    Here and below: what a signal's handler raises in a hook of fork() is printed, no more. Python
+    forks all the same, and each hook must have done its work.
+    """
+    try:
+        for core in list(_cores):
+            core.runtime.pause(FORK_PATIENCE_S)
+    finally:
+        CONNECTS.hold(CONNECT_PATIENCE_S)
 
 
 def _resume_all() -> None:
     """After fork(), in the parent."""
-    CONNECTS.go_on()
+    try:
+        CONNECTS.go_on()
+        _resume_cores()
+    except BaseException:
+        _resume_cores()
+        raise
+
+
+def _resume_cores() -> None:
     for core in list(_cores):
         core.runtime.resume()
         # No thread is started here, where Python still counts them: the next return sees to it.

@@ -10,6 +10,7 @@ from django_psycopg_pooled.clock import Clock
 from django_psycopg_pooled.runtime.protocol import Task
 
 GONE_S = 0.002
+FORK_S = 5.0  # no fork takes longer, from pause() on; its end may go unsaid
 LINGER_S = 2.0  # how long a thread without work stays, in case more comes
 
 
@@ -44,7 +45,7 @@ class ThreadRuntime:
         self._free: deque[threading.Lock] = deque()  # one signal for each thread that waits
         self._threads: set[threading.Thread] = set()
         self._stopped = False
-        self._paused = False
+        self._paused_until = -math.inf  # on the clock
 
     def submit(self, task: Task) -> None:
         with self._lock:
@@ -80,7 +81,7 @@ class ThreadRuntime:
 
     def pause(self, seconds: float) -> None:
         with self._lock:
-            self._paused = True
+            self._paused_until = self._clock.monotonic() + seconds + FORK_S
             while not self._wake_locked():
                 pass
             others = self._threads - {threading.current_thread()}
@@ -96,7 +97,7 @@ class ThreadRuntime:
 
     def resume(self) -> None:
         with self._lock:
-            self._paused = False
+            self._paused_until = -math.inf
             start = bool(self._tasks)
         if start:
             self._start()
@@ -169,7 +170,7 @@ class ThreadRuntime:
         """Seconds to wait for work; None if this thread is not needed any more."""
         if self._tasks:
             return 0.0
-        if self._stopped or self._paused:
+        if self._stopped or now < self._paused_until:
             return None
         due = max(self._timers[0][0] - now, 0.0) if self._timers else math.inf
         if self._timers and not self._free:
