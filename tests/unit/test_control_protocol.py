@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,12 @@ from django_psycopg_pooled.control.protocol import (
     write_answer,
     write_request,
 )
-from django_psycopg_pooled.control.setting import directories, problems
+from django_psycopg_pooled.control.setting import (
+    LONGEST_NAME,
+    LONGEST_PATH,
+    directories,
+    problems,
+)
 from django_psycopg_pooled.pool.pool import Pool
 from django_psycopg_pooled.testing import ScriptedDriver
 from tests.unit.scripted_pool import ScriptedPool
@@ -265,6 +271,41 @@ def test_right_settings_have_no_problems(value: object) -> None:
 def test_wrong_settings_are_told(value: object, words: str) -> None:
     [problem] = problems(value)
     assert words in problem
+
+
+ROOM = LONGEST_PATH - len("/" + LONGEST_NAME)  # for the path of a directory
+
+
+@pytest.mark.parametrize(
+    ("directory", "by"),
+    [
+        ("/" + "x" * ROOM, "1 byte"),
+        ("/" + "x" * (ROOM + 29), "30 bytes"),
+        (Path("/" + "é" * ROOM), f"{ROOM + 1} bytes"),
+    ],
+)
+def test_a_directory_with_no_room_for_a_sockets_path_must_be_shorter(
+    directory: object, by: str
+) -> None:
+    [problem] = problems({"CONTROL_DIR": directory})
+    assert "too long for the path of a Unix socket" in problem
+    assert problem.endswith(f"it must be shorter by {by}.")
+
+
+def test_the_longest_path_that_has_no_problem_can_be_bound() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        directory = Path(short, "x" * (ROOM - len(f"{short}/")))
+        directory.mkdir()
+        assert problems({"CONTROL_DIR": directory}) == []
+        path = str(directory / LONGEST_NAME)
+        assert len(str(places.new_path(directory))) <= len(path)
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(path)
+        with (
+            socket.socket(socket.AF_UNIX) as listening,
+            pytest.raises(OSError, match="AF_UNIX path too long"),
+        ):
+            listening.bind(path + "x")
 
 
 def test_sockets_are_on_unless_they_are_turned_off_or_wrongly_set() -> None:

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,18 +12,24 @@ from django_psycopg_pooled.control.places import usual_directories
 CONTROL_DIR = "CONTROL_DIR"
 NAMES = (CONTROL_DIR,)
 
+# A socket's path may have so many bytes, the system says; the C library's last one is a zero.
+LONGEST_PATH = 107 if sys.platform == "linux" else 103
+LONGEST_NAME = "4194304-01234567.sock"  # as places.new_path() has it, of the highest process id
+
 
 def problems(value: object) -> list[str]:
     """What is wrong with the setting's *value*, a sentence each."""
     if not isinstance(value, Mapping):
         return [f"it is {value!r}; it must be a dict."]
-    return [*map(_unknown, [name for name in value if name not in NAMES]), *_of_directory(value)]
+    unknown = [_unknown(name) for name in value if name not in NAMES]
+    return [*unknown, *(_of_directory(value) or _of_length(value))]
 
 
 def directories(value: object) -> tuple[Path, ...]:
     """Where sockets may be, the best place first; none if they are turned off, or value is wrong.
 
-    Without CONTROL_DIR they are on, in the user's own directory.
+    Without CONTROL_DIR they are on, in the user's own directory. One that is too long is tried, for
+    it may do where process ids are short.
     """
     if not isinstance(value, Mapping) or _of_directory(value):
         return ()
@@ -43,3 +50,17 @@ def _of_directory(value: Mapping[object, object]) -> list[str]:
     if directory is None or (isinstance(directory, str | Path) and Path(directory).is_absolute()):
         return []
     return [f"{CONTROL_DIR} is {directory!r}; it must be an absolute path, or None for no socket."]
+
+
+def _of_length(value: Mapping[object, object]) -> list[str]:
+    directory = value.get(CONTROL_DIR)
+    if not isinstance(directory, str | Path):
+        return []
+    surplus = len(os.fsencode(Path(directory) / LONGEST_NAME)) - LONGEST_PATH
+    if surplus <= 0:
+        return []
+    too_much = "1 byte" if surplus == 1 else f"{surplus} bytes"
+    return [
+        f"{CONTROL_DIR} is {str(directory)!r}, which is too long for the path of a Unix socket in"
+        f" it; it must be shorter by {too_much}."
+    ]
