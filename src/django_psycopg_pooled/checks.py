@@ -3,12 +3,7 @@
 Imported also where no driver is installed, so what needs one is imported by who needs it.
 """
 
-import os
-import re
-import shlex
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django import conf
@@ -20,10 +15,10 @@ from django_psycopg_pooled.control.setting import problems
 from django_psycopg_pooled.errors import OptionsError
 from django_psycopg_pooled.integration.identity import is_pooled
 from django_psycopg_pooled.integration.no_driver import INSTALL, NO_DRIVER
+from django_psycopg_pooled.integration.web_server import too_few
 from django_psycopg_pooled.options import PoolOptions
 
 ENGINES = "django_psycopg_pooled.backends."
-THREADS = re.compile(r"(?:^| )--threads[ =](\d+)(?= |$)")
 
 # What is bound to a session of the server.
 NOT_BEHIND_A_POOLER = ("plan_cache_mode", "idle_in_transaction_timeout")
@@ -34,7 +29,10 @@ CHECKS = {
     "django_psycopg_pooled.E002": "DJANGO_PSYCOPG_POOLED holds something that cannot be used.",
     "django_psycopg_pooled.E003": "No driver is installed, and an alias has one of our ENGINEs.",
     "django_psycopg_pooled.W001": "CONN_MAX_AGE keeps pooled connections from other threads.",
-    "django_psycopg_pooled.W002": "The web server has more threads than the pool has connections.",
+    "django_psycopg_pooled.W002": "gunicorn has more threads in each process than the pool has"
+    " connections. Read are `--threads` of its command line and of GUNICORN_CMD_ARGS, not its"
+    " configuration file. gunicorn's own processes run no checks: there it is logged, once for each"
+    " alias.",
     "django_psycopg_pooled.W003": "`prepare` prepares nothing beside server_side_binding.",
     "django_psycopg_pooled.W004": "The server ends idle transactions before the pool reports them.",
     "django_psycopg_pooled.W005": "`on_idle_in_transaction` is never called.",
@@ -74,15 +72,6 @@ def check_setting(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> lis
     ]
 
 
-def server_threads(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """gunicorn's --threads, from its command line or GUNICORN_CMD_ARGS; 0 if neither has it."""
-    arguments = shlex.split(environ.get("GUNICORN_CMD_ARGS", ""))
-    if argv and Path(argv[0]).name == "gunicorn":
-        arguments += argv[1:]
-    found = THREADS.findall(" ".join(arguments))
-    return int(found[-1]) if found else 0
-
-
 def _check(alias: str, settings: dict[str, Any]) -> Iterator[CheckMessage]:
     where = f"DATABASES[{alias!r}]"
     pool = f"{where}['OPTIONS']['pool']"
@@ -101,16 +90,9 @@ def _check(alias: str, settings: dict[str, Any]) -> Iterator[CheckMessage]:
 
 
 def _check_size(pool: str, options: PoolOptions) -> Iterator[CheckMessage]:
-    threads = server_threads(sys.argv, os.environ)
-    if threads > options.max_size:
-        yield Warning(
-            f"{pool}: max_size is {options.max_size}, and gunicorn runs"
-            f" {threads} threads in each process: {threads - options.max_size} of them may have to"
-            " wait.",
-            hint=f"Raise max_size to {threads}, if the server has room for as many connections of"
-            " each process; or lower gunicorn's --threads. It is well if requests seldom query.",
-            id="django_psycopg_pooled.W002",
-        )
+    if said := too_few(options.max_size):
+        what, hint = said
+        yield Warning(f"{pool}: {what}", hint=hint, id="django_psycopg_pooled.W002")
 
 
 def _check_prepare(

@@ -14,6 +14,7 @@ from django.test import override_settings
 import django_psycopg_pooled
 from django_psycopg_pooled import checks
 from django_psycopg_pooled.apps import PooledConfig
+from django_psycopg_pooled.integration import web_server
 
 ALIAS = "checked"
 
@@ -174,6 +175,7 @@ def test_a_wrong_project_wide_setting_is_an_error() -> None:
     [
         (["/srv/bin/gunicorn", "shop.wsgi", "-k", "gthread", "--threads", "16"], {}),
         (["gunicorn", "--threads=16", "shop.wsgi"], {}),
+        (["/lib/gunicorn/__main__.py", "--threads=16", "shop.wsgi"], {}),
         (["manage.py", "check"], {"GUNICORN_CMD_ARGS": "--workers 3 --threads 16"}),
     ],
 )
@@ -197,4 +199,24 @@ def test_as_many_connections_as_threads_are_enough(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("argv", [["manage.py", "--threads", "9"], ["gunicorn", "shop"], []])
 def test_threads_that_are_not_the_web_servers_are_not_counted(argv: list[str]) -> None:
-    assert checks.server_threads(argv, {}) == 0
+    assert web_server.server_threads(argv, {}) == 0
+
+
+def test_arguments_that_gunicorn_itself_could_not_read_are_not_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", "--threads 16 --name 'shop")
+    assert run(OPTIONS={"pool": {"max_size": 4}}) == []
+
+
+@pytest.mark.parametrize(("program", "times"), [("/srv/bin/gunicorn", 1), ("manage.py", 0)])
+def test_a_server_process_is_told_once_for_each_alias_and_others_are_not(
+    program: str, times: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sys.argv", [program, "shop.wsgi"])
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", "--threads=16")
+    monkeypatch.setattr(web_server, "_looked_at", set())
+    for alias in ("default", "other", "default", "other"):
+        web_server.hint_once(alias, 4)
+    assert caplog.text.count("DATABASES['default']['OPTIONS']['pool']: max_size is 4") == times
+    assert len(caplog.records) == 2 * times

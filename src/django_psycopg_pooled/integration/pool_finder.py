@@ -16,6 +16,7 @@ from django_psycopg_pooled.integration.identity import Identity, is_pooled
 from django_psycopg_pooled.integration.registry import REGISTRY
 from django_psycopg_pooled.integration.sessions import Sessions
 from django_psycopg_pooled.integration.stock import StockWrapper
+from django_psycopg_pooled.integration.web_server import hint_once
 from django_psycopg_pooled.options import PoolOptions
 
 UNKNOWN = object()
@@ -74,6 +75,7 @@ class FindsPool(StockWrapper):
             partial(self._make_pool, name, identity, options),
             alias=self.alias if configured else None,
         )
+        hint_once(self.alias, options.max_size)
         self._pool, self._identity = pool, identity
         self.health_check_enabled = self.settings_dict["CONN_HEALTH_CHECKS"]
         self._zone = self.timezone
