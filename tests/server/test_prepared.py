@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django_psycopg_pooled import prepare
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
 from tests.server.databases import Databases
-from tests.server.support import Call, value, wrapper
+from tests.server.support import Call, pool_of, value, wrapper
 from tests.server.things import BY_ID, Thing, facts, names, prepared_pool, with_things
 
 
@@ -168,6 +168,15 @@ def test_a_registered_queryset_is_prepared_and_others_are_not(databases: Databas
     generic = "SELECT generic_plans FROM pg_prepared_statements WHERE name LIKE '\\_dpp%'"
     assert value(things, generic) == 5
     assert value(things, "SHOW plan_cache_mode") == "auto"
+
+
+@pytest.mark.parametrize("statement", [5, None, Thing._default_manager])
+def test_what_is_neither_a_queryset_nor_sql_cannot_be_a_target(
+    databases: Databases, statement: Any
+) -> None:
+    pool = pool_of(databases.add(True))
+    with pytest.raises(TypeError, match=r"statement is .*; it must be a queryset, or SQL with %s"):
+        pool.add_prepare_target(statement)
 
 
 def test_a_block_prepares_what_runs_in_it(databases: Databases) -> None:

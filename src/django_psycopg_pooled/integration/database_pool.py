@@ -68,7 +68,7 @@ class DatabasePool(Pool):
 
         Does nothing where the option `prepare` is False, or behind a pooler. Any thread; does not
         block. Raises ValueError for an unknown plan_cache_mode, and for a queryset that is known
-        to be empty.
+        to be empty; TypeError for a *statement* that is neither.
         """
         sql = statement if isinstance(statement, str) else self._sql_of(statement)
         self._statements.preparer.register(sql, name, plan_cache_mode)
@@ -135,6 +135,8 @@ class DatabasePool(Pool):
         self._statements.preparer.bump()
 
     def _sql_of(self, queryset: "QuerySet[Any]") -> str:
+        if not hasattr(queryset, "query"):
+            raise TypeError(f"statement is {queryset!r}; it must be a queryset, or SQL with %s.")
         try:
             sql, _ = queryset.query.get_compiler(queryset.db).as_sql()
         except EmptyResultSet:
