@@ -23,16 +23,20 @@ class Effect(IntFlag):
     ENDS_TRANSACTION = 256  # COMMIT and the like: leaves nothing itself
     # No statement's: the server answered that it can serve no connection of this pool any more.
     OUSTED = 512
+    SEED = 1024  # setseed(): whoever knows it knows what random() says next
 
 
 UNDONE_BY_ROLLBACK = (
     Effect.SETTINGS | Effect.ROLE | Effect.CHANNELS | Effect.TEMPORARY | Effect.CURSORS
 )
 # What a statement may do that we cannot look into: DO, CALL, words that we do not know.
-ANYTHING = UNDONE_BY_ROLLBACK | Effect.LOCKS | Effect.PREPARED | Effect.ENDS_TRANSACTION
+ANYTHING = (
+    UNDONE_BY_ROLLBACK | Effect.LOCKS | Effect.PREPARED | Effect.SEED | Effect.ENDS_TRANSACTION
+)
 
 # As plain numbers: the arithmetic of an IntFlag costs more than all else that is done with them.
 _ENDS = int(Effect.ENDS_TRANSACTION)
+_TEMPORARY = int(Effect.TEMPORARY)
 _UNDONE = int(UNDONE_BY_ROLLBACK)
 _OPEN = 16  # effects of the transaction that is open are kept this many bits further left
 _SETTLED = (1 << _OPEN) - 1
@@ -52,6 +56,7 @@ class Session:
         "evict_on",
         "held",
         "last",
+        "own",
         "quiet_s",
         "settled_at",
         "shape",
@@ -67,7 +72,9 @@ class Session:
     def __init__(self) -> None:
         # Effects, of the open transaction too, that the next borrower must not find; 0 if clean.
         self.dirt = 0
-        # Which of them matter to the pool; the others are not noted.
+        # Effects of what has set it up: `configure`, a receiver of connection_created.
+        self.own = 0
+        # Which effects matter to the pool; the others are not noted.
         self.watched = 0
         # Makes of a driver's cursor class one whose statements are noted here.
         self.watching: Callable[[Any], Any] = _as_it_is
@@ -106,13 +113,24 @@ class Session:
             effects &= self.watched
             self.dirt |= (effects & ~_UNDONE) | (effects & _UNDONE) << _OPEN
 
+    def set_up(self, dirt: int = 0) -> None:
+        """What was noted since there was this *dirt* has set the session up, and is to stay."""
+        self.settle()
+        self.own |= self.dirt & ~dirt
+        self.dirt = dirt
+
     def settle(self) -> None:
         """The open transaction has ended, and not surely by a rollback: its effects stay."""
         self.dirt = (self.dirt | self.dirt >> _OPEN) & _SETTLED
 
     def rolled_back(self) -> None:
         """The open transaction was rolled back, and with it most of its effects."""
+        if self.dirt & _TEMPORARY << _OPEN:
+            self.temporary_goes()
         self.dirt &= _SETTLED
+
+    def temporary_goes(self) -> None:
+        """A temporary table is about to go, or was just taken back."""
 
     def said(self) -> str:
         """The text of the last statement, without literals; empty if it is not kept."""
@@ -131,6 +149,8 @@ class Session:
         for cursor in self.held:
             cursor.abandon()
         self.held = []
+        if self.dirt & _TEMPORARY:
+            self.temporary_goes()
         return self.dirt
 
 

@@ -222,12 +222,32 @@ def test_an_assumed_role_and_a_time_zone_come_back(databases: Databases, how: st
 def test_a_session_that_no_reset_brings_back_is_closed(databases: Databases) -> None:
     connection = databases.add({"max_size": 1})
     fresh = fingerprint(connection)
-    for statement in ("DISCARD ALL", "DEALLOCATE ALL", "DISCARD PLANS", "LOAD 'plpgsql'"):
+    in_a_block = "DO $$BEGIN EXECUTE $a$Load 'plpgsql'$a$; END$$"
+    statements = ("DISCARD ALL", "DEALLOCATE ALL", "DISCARD PLANS", "LOAD 'plpgsql'", in_a_block)
+    for statement in statements:
         before = borrow(connection)
         run(connection, statement)
         connection.close()
         assert borrow(connection) != before, statement
         assert differences(fresh, fingerprint(connection)) == {}
+
+
+@pytest.mark.parametrize("how", ["dirty", "always"])
+def test_nobody_knows_what_random_says_to_the_next_borrower(databases: Databases, how: str) -> None:
+    connection = databases.add({"max_size": 1, "reset": how})
+    seen = set()
+    seedings = (
+        "SELECT setseed(0.5)", "SET seed = 0.5", "SELECT set_config('seed', '0.5', false)",
+        "SELECT set_config('seed', '0.5', true)",
+    )  # fmt: skip
+    for seeding in seedings:
+        run(connection, seeding)
+        known = value(connection, "SELECT random()")
+        run(connection, seeding)
+        give_back(connection)
+        seen.add(value(connection, "SELECT random()"))
+        assert known not in seen, seeding
+    assert len(seen) == len(seedings)
 
 
 # ---- ways in which a statement reaches the server
@@ -577,6 +597,50 @@ def test_a_connection_in_the_middle_of_a_copy_is_closed(databases: Databases) ->
         copying.__exit__(None, None, None)
 
 
+def _begin_in_two_phases(raw: Any) -> None:
+    raw.autocommit = False
+    raw.tpc_begin(raw.xid(1, "a", "b"))
+    with raw.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+def test_a_transaction_in_two_phases_that_failed_is_not_the_next_borrowers(
+    databases: Databases,
+) -> None:
+    """The server's default is to prepare no transactions."""
+    connection = databases.add({"max_size": 1})
+    borrow(connection)
+    raw = connection.connection
+    _begin_in_two_phases(raw)
+    with pytest.raises(DRIVER.Error, match="prepared transactions are disabled"):
+        raw.tpc_prepare()
+    connection.close()
+    with transaction.atomic(using=connection.alias):
+        run(connection, "INSERT INTO copied VALUES (7)")
+    assert value(connection, "DELETE FROM copied RETURNING a") == 7
+
+
+@only_psycopg3
+@pytest.mark.parametrize("how", ["dirty", "always", "never"])
+def test_an_iterator_that_was_not_read_to_its_end_keeps_nobody_waiting(
+    databases: Databases, how: str
+) -> None:
+    connection = databases.add({"max_size": 1, "timeout": 5, "reset": how, "configure": listen})
+    before = borrow(connection)
+    run(connection, "NOTIFY a")
+    notifies = connection.connection.notifies()
+    next(notifies)
+    connection.close()
+    assert in_thread(lambda: borrow(wrapper(connection.alias))) != before
+    with pytest.raises(DRIVER.Error, match="closed"):
+        next(notifies)
+
+
+def listen(raw: Any) -> None:
+    with raw.cursor() as cursor:
+        cursor.execute("LISTEN a")
+
+
 # ---- what a borrower changed on the driver's connection
 
 
@@ -667,6 +731,64 @@ def test_what_a_listener_was_told_is_not_there_for_the_next_borrower(databases: 
         assert raw.notifies == []
 
 
+@only_psycopg2
+def test_notices_are_read_by_the_borrower_whom_they_were_for(databases: Databases) -> None:
+    connection = databases.add({"max_size": 1})
+    notice = "DO $$BEGIN RAISE WARNING 'secret'; END$$"
+    mine: list[str] = []
+    run(connection, notice)
+    assert "secret" in connection.connection.notices[0]
+    give_back(connection)
+    assert connection.connection.notices == []
+    connection.connection.notices = mine
+    connection.connection.notifies = mine
+    give_back(connection)
+    run(connection, notice, "LISTEN a", "NOTIFY a")
+    assert mine == []
+
+
+@only_psycopg2
+def test_a_cursor_factory_that_is_no_class_hides_nothing(databases: Databases) -> None:
+    connection = databases.add({"max_size": 1})
+
+    def make(*args: Any) -> Any:
+        return psycopg2.extras.DictCursor(*args)
+
+    borrow(connection)
+    with connection.connection.cursor(cursor_factory=make) as cursor:
+        cursor.execute("SET work_mem = '5MB'")
+    give_back(connection)
+    assert value(connection, "SHOW work_mem") == "4MB"
+
+
+@only_psycopg2
+def test_what_was_committed_in_two_phases_is_undone(databases: Databases) -> None:
+    connection = databases.add({"max_size": 1})
+    borrow(connection)
+    raw = connection.connection
+    _begin_in_two_phases(raw)
+    with raw.cursor() as cursor:
+        cursor.execute("SET work_mem = '5MB'")
+    raw.tpc_commit()
+    _then_leave_a_copy_open(connection)
+    connection.close()
+    assert value(connection, "SHOW work_mem") == "4MB"
+
+
+def test_dates_can_be_read_after_a_reset_whatever_style_the_server_writes(
+    databases: Databases,
+) -> None:
+    databases.server.psql(f"ALTER DATABASE {DATABASE} SET datestyle = 'German'")
+    try:
+        connection = databases.add({"max_size": 1})
+        for _ in range(2):
+            assert str(value(connection, "SELECT '2024-02-01'::date")) == "2024-02-01"
+            run(connection, "SET work_mem = '5MB'")
+            give_back(connection)
+    finally:
+        databases.server.psql(f"ALTER DATABASE {DATABASE} RESET datestyle")
+
+
 # ---- what it costs
 
 
@@ -746,7 +868,8 @@ def test_a_dirty_borrower_costs_one_round_trip_that_undoes_no_more_than_needed(
     connection.close()
     assert value(connection, "SHOW timezone") == "Asia/Tokyo"
     [reset] = log.statements()[2:-1]
-    assert reset == "RESET ALL; UNLISTEN *"
+    # psycopg2 reads dates in this style only, and sets it at connect.
+    assert reset == "RESET ALL; UNLISTEN *" + ("" if is_psycopg3 else "; SET datestyle = 'ISO'")
 
 
 @only_psycopg3

@@ -3,6 +3,7 @@
 PAINS 14 (pinned for the whole request), 29 (named cursors), 7 (commands that outlive the server).
 """
 
+import contextlib
 import gc
 import threading
 import time
@@ -490,15 +491,53 @@ def test_a_pin_keeps_the_session_and_may_be_nested(connection: PooledWrapper) ->
         assert not is_back(connection)
         assert not in_thread(lambda: pool.pinned)
     assert not pool.pinned
-    assert pid(connection) == first
     assert is_back(connection)
+    assert pid(connection) == first
 
 
 def test_a_pin_ends_with_an_exception(connection: PooledWrapper) -> None:
     pool = pool_of(connection)
-    with pytest.raises(ZeroDivisionError), pool.pin():
+    with contextlib.suppress(ZeroDivisionError), pool.pin():
+        run(connection, "SELECT 1")
         raise ZeroDivisionError
-    run(connection, "SELECT 1")
+    assert not pool.pinned
+    assert is_back(connection)
+
+
+def test_the_end_of_a_pin_leaves_what_keeps_the_connection_otherwise(
+    connection: PooledWrapper,
+) -> None:
+    pool = pool_of(connection)
+    with transaction.atomic(using=connection.alias):
+        with pool.pin():
+            run(connection, "SELECT 1")
+        assert not is_back(connection)
+    assert is_back(connection)
+    with pool.pin():
+        run(connection, "SET work_mem = '1MB'")
+    assert value(connection, "SHOW work_mem") == "1MB"
+
+
+def forget_all(raw: Any) -> None:
+    with raw.cursor() as cursor:
+        cursor.execute("DISCARD ALL")
+
+
+@pytest.mark.parametrize("reset", ["dirty", "always", "never", forget_all])
+def test_a_request_keeps_what_it_has_set_until_its_end_whatever_is_reset_then(
+    databases: Databases, reset: Any
+) -> None:
+    connection = databases.add({**EARLY, "reset": reset})
+    run(connection, "SET work_mem = '1MB'")
+    assert value(connection, "SHOW work_mem") == "1MB"
+    connection.close()
+    run(connection, "CREATE TEMP TABLE mine (a int)")
+    run(connection, "INSERT INTO mine VALUES (1)")
+    connection.close()
+    assert value(connection, "SELECT pg_try_advisory_lock(7)")
+    assert value(connection, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 1
+    run(connection, "SELECT pg_advisory_unlock(7)")
+    connection.close()
     assert is_back(connection)
 
 
@@ -781,7 +820,6 @@ def test_threads_that_mix_everything_never_lose_the_one_connection(
             with pool.pin():
                 first = pid(mine)
                 assert pid(mine) == first
-            run(mine, "SELECT 1")
             assert mine.connection is None
             turns += 1
         return turns

@@ -234,7 +234,7 @@ def test_options_that_change_under_an_alias_get_a_session_of_their_own(
 
 
 def test_a_subclass_that_sets_up_its_sessions_is_honoured(databases: Databases) -> None:
-    connection = databases.add(ENGINE="tests.server.backend_with_work_mem")
+    connection = databases.add(ENGINE="tests.server.backends.with_work_mem")
     assert connections[connection.alias] is connection
     assert value(connection, "SHOW work_mem") == "9MB"
     assert value(again(connection), "SHOW work_mem") == "9MB"

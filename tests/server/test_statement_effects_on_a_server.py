@@ -93,7 +93,7 @@ CLEAN = [
     "BEGIN; SELECT pg_advisory_xact_lock(1)",
     "BEGIN; DECLARE c CURSOR FOR SELECT 1",
     "SELECT 1; NOTIFY a; UNLISTEN *",
-    "SELECT setseed(0.5), dblink FROM (VALUES (1)) AS x (dblink)",
+    "SELECT random(), dblink FROM (VALUES (1)) AS x (dblink)",
 ]  # fmt: skip
 
 

@@ -60,7 +60,7 @@ def test_a_rollback_does_not_take_back_the_rest(effect: Effect) -> None:
 
 
 def test_there_is_an_effect_of_each_kind() -> None:
-    assert STAYING == [Effect.LOCKS, Effect.PREPARED]
+    assert STAYING == [Effect.LOCKS, Effect.PREPARED, Effect.SEED]
 
 
 def test_a_transaction_that_ended_otherwise_leaves_its_effects() -> None:

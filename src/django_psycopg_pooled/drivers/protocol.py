@@ -75,6 +75,9 @@ class Driver(Protocol):
     def status(self, connection: Any) -> TransactionStatus:
         """The transaction status as the driver knows it. No round trip."""
 
+    def is_held(self, connection: Any) -> bool:
+        """Whether an iterator over it, which was not read to its end, keeps others waiting."""
+
     def tidy(self, connection: Any) -> None:
         """Roll an open transaction back and set autocommit. One round trip at most.
 

@@ -20,6 +20,9 @@ from django_psycopg_pooled.drivers.refusals import (
 from django_psycopg_pooled.drivers.sockets import hang_up, watch_socket
 from django_psycopg_pooled.session import Session
 
+# What psycopg2 sends at connect where the server's default is another: it reads no other.
+READABLE_DATES = "SET datestyle = 'ISO'"
+
 
 class PoolTimeout(errors.PoolTimeout, psycopg2.OperationalError):
     """No connection within the request's timeout."""
@@ -87,6 +90,9 @@ class Psycopg2Driver:
             return TransactionStatus.UNKNOWN
         return TransactionStatus(connection.get_transaction_status())
 
+    def is_held(self, connection: Any) -> bool:
+        return False
+
     def tidy(self, connection: Any) -> None:
         if self.status(connection) is not TransactionStatus.IDLE:
             connection.rollback()
@@ -104,8 +110,10 @@ class Psycopg2Driver:
         connection._pool_touched = False
 
     def reset(self, connection: Any, sql: str) -> bool:
+        if "RESET ALL" in sql:
+            sql += f"; {READABLE_DATES}"
         self._send(connection, sql)
-        connection.notifies = []  # what a LISTEN has brought until now
+        connection.notifies.clear()  # what a LISTEN has brought until now
         return False
 
     def finish_reset(self, connection: Any) -> None:

@@ -7,7 +7,7 @@ from psycopg2 import extensions
 
 from django_psycopg_pooled.drivers.psycopg2_cancel import Key
 from django_psycopg_pooled.drivers.psycopg2_shape import NOTED
-from django_psycopg_pooled.session import Effect, Session
+from django_psycopg_pooled.session import ANYTHING, Effect, Session
 
 
 class Room:
@@ -55,8 +55,11 @@ class Room:
     ) -> Any:
         # Also a class that the borrower names, as many do to get dictionaries for rows.
         factory = cursor_factory or self.cursor_factory
-        if self._pool_session is not None and isinstance(factory, type):
-            factory = self._pool_session.watching(factory)
+        if self._pool_session is not None:
+            if isinstance(factory, type):
+                factory = self._pool_session.watching(factory)
+            elif factory is not None:  # what its cursors execute is not noted
+                self._pool_session.note(int(ANYTHING), in_transaction=False)
         if args:
             return super().cursor(name, factory, *args, **kwargs)  # type: ignore[misc]
         if factory is not None:
@@ -68,6 +71,11 @@ class Room:
         super().commit()  # type: ignore[misc]
         if self._pool_session is not None:
             # The next transaction may begin without a statement of ours: copy_from(), lobject().
+            self._pool_session.settle()
+
+    def tpc_commit(self, *args: Any) -> None:
+        super().tpc_commit(*args)  # type: ignore[misc]
+        if self._pool_session is not None:
             self._pool_session.settle()
 
     def reset(self) -> None:

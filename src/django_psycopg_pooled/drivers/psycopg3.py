@@ -81,8 +81,13 @@ class PsycopgDriver:
             connection.pgconn.transaction_status == 0
             and not shape.touched
             and compared(connection) == shape.compared
+            and not connection.lock.locked()
         )
         return tidy
+
+    def is_held(self, connection: Any) -> bool:
+        # As by notifies(). Whoever uses the connection next would wait for ever, here too.
+        return bool(connection.lock.locked())
 
     def status(self, connection: Any) -> TransactionStatus:
         return TransactionStatus(int(connection.pgconn.transaction_status))

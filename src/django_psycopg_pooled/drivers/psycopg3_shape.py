@@ -20,6 +20,7 @@ COMPARED = (
     "cursor_factory",
     "server_cursor_factory",
     "_pipeline",
+    "_tpc",
     "_begin_statement",
 )
 MODES = ("isolation_level", "read_only", "deferrable")

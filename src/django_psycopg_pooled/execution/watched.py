@@ -14,7 +14,9 @@ from django_psycopg_pooled.tracking.labels import current
 
 now = SYSTEM_CLOCK.monotonic
 
-_LASTING = int(Effect.LASTING)
+# After these what is prepared may be gone, or be about another table than its text is now. The
+# server plans anew when the search path changes, not when a temporary table hides a permanent one.
+_DOUBTFUL = int(Effect.LASTING | Effect.TEMPORARY)
 READ_ONLY = "25006"  # read_only_sql_transaction
 
 
@@ -49,8 +51,8 @@ class WatchedSession(Session):
 
     def before(self, connection: Any, effects: int) -> None:
         """A statement with these *effects* is about to run, or the session is dirty already."""
-        if effects & _LASTING and self.prepared:
-            # DISCARD ALL, DEALLOCATE ALL: also in a hook for the reset, where the connection stays.
+        if effects & _DOUBTFUL and self.prepared:
+            # Also by DISCARD ALL in a hook for the reset, where the connection stays.
             self.prepared.doubt_all()
         status = self._driver.status(connection)
         idle = status is TransactionStatus.IDLE
@@ -59,6 +61,9 @@ class WatchedSession(Session):
         inside = status in OPEN_TRANSACTION
         # Outside autocommit the driver begins a transaction with this very statement.
         self.note(effects, in_transaction=inside or (idle and not connection.autocommit))
+
+    def temporary_goes(self) -> None:
+        self.prepared.doubt_all()
 
     def failed(self, connection: Any, error: BaseException) -> str:
         """A statement has raised *error*; its SQLSTATE, or the name of its class if it has none."""

@@ -1,10 +1,12 @@
 """The pool of one of Django's databases: a Pool that knows statements, too."""
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import EmptyResultSet
+from django.db import connections
 
 from django_psycopg_pooled.execution.statements import Statements
 from django_psycopg_pooled.facts.incidents import Incident
@@ -48,6 +50,22 @@ class DatabasePool(Pool):
         self.queries = Queries(name, statements.journal, options)
         if statements.journal is not None and options.num_workers:
             statements.journal.in_background = _in_background(self)
+
+    @contextmanager
+    def pin(self) -> Iterator[None]:
+        """Keep this thread's connection through the with block, where release="transaction".
+
+        For several statements that must run in one session without a transaction. Blocks may be
+        nested; after the outermost the connection goes back, if nothing else keeps it.
+        """
+        try:
+            with super().pin():
+                yield
+        finally:
+            mine: Iterable[Any] = connections.all(initialized_only=True)
+            for wrapper in mine:
+                if getattr(wrapper, "_lender", None) is self:
+                    wrapper._release()
 
     def configure(self, **changes: object) -> None:
         """Pool.configure(); also of what is counted and logged of statements."""

@@ -125,7 +125,7 @@ class EarlyRelease(FindsPool):
         finally:
             entry.announced = heard
         if self._has(lease, entry):
-            session.dirt = dirt
+            session.set_up(dirt)
             session.shape = session.shape.grown(lease.connection)
 
     def _greet_loan(self, lease: Lease) -> None:

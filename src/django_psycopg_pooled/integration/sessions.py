@@ -105,11 +105,19 @@ class Sessions:
 
     def restorer(self) -> Callable[[Any], None] | None:
         """What gives a session back what RESET ALL took; None if the start-up packet does it."""
+        if self._wrapper_class._makes_its_own:
+            return self._refuse
         stock = self._wrapper_class._configure_connection is STOCK_SETUP
         role = self._identity.settings["OPTIONS"].get("assume_role")
         if stock and self._takes_startup_options and not role:
             return None
         return self._restore
+
+    def _refuse(self, connection: Any) -> None:
+        raise RuntimeError(
+            f"what get_new_connection() of {self._wrapper_class.__module__} sets cannot be set"
+            " again; the pool's option `configure` can"
+        )
 
     def _restore(self, connection: Any) -> None:
         self._configure(self._unpooled_wrapper(), connection)
@@ -185,11 +193,17 @@ class Sessions:
         )
         reads = () if by_wish else (READ_ONLY,)
         session.evict_on = (*EVICT_ON, *reads, *self._options.evict_on)
-        if self._options.reset == "dirty" and not self._options.pooler:
-            session.watched = int(ANYTHING | Effect.LASTING)
-        elif self._options.reset == "always":
-            session.watched = int(Effect.LASTING)
+        session.watched = self._watched()
+        if self._wrapper_class._makes_its_own:
+            session.own = int(ANYTHING)
         return session
+
+    def _watched(self) -> int:
+        """Which effects matter: also where none is reset, to who gives connections back early."""
+        if self._options.pooler:
+            return 0
+        resets = self._options.reset in ("dirty", "always")
+        return int(ANYTHING | Effect.LASTING) if resets else int(ANYTHING)
 
     def _unpooled_wrapper(self) -> Any:
         """A new one, since a wrapper belongs to the thread that made it."""

@@ -42,6 +42,14 @@ class PooledWrapper(QuickCursors):
     # The Lease of the last loan, for the next one; only this thread's wrapper has ever had it.
     _spare: Lease | None = None
     _thread_sharing_count: int  # Django's
+    # Whether a subclass has an init_connection_state() of its own, or a get_new_connection().
+    _initializes = False
+    _makes_its_own = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._initializes = cls.init_connection_state is not PooledWrapper.init_connection_state
+        cls._makes_its_own = cls.get_new_connection is not PooledWrapper.get_new_connection
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -90,7 +98,7 @@ class PooledWrapper(QuickCursors):
             self.autocommit = True  # it is lent so
         else:
             self.set_autocommit(settings["AUTOCOMMIT"])
-        if self.alias not in RAN_DB_VERSION_CHECK:
+        if self.alias not in RAN_DB_VERSION_CHECK or self._initializes:
             self.init_connection_state()
         if connection_created.receivers:
             self._announce(pool)

@@ -29,6 +29,8 @@ class Hygiene:
         core, connection, session = self._core, entry.connection, entry.session
         if core.driver.status(connection) is TransactionStatus.ACTIVE:
             raise Untidy("was given back in the middle of a statement")
+        if core.driver.is_held(connection):
+            raise Untidy("was given back while an iterator over it was not at its end")
         with core.watchdog.over(connection, core.options.check_timeout):
             if core.options.on_checkin is not None:
                 core.options.on_checkin(connection)
@@ -71,10 +73,13 @@ class Hygiene:
 
     def _undo(self, entry: Entry, effects: int) -> None:
         core, connection, session = self._core, entry.connection, entry.session
+        again = effects & (session.own | Effect.SETTINGS | Effect.ROLE)
+        if again:  # what set the session up would be undone by half, and is done again
+            effects |= session.own
         session.unread = core.driver.reset(connection, reset_sql(effects))
-        entry.announced = False  # what a receiver of connection_created has set is gone, too
-        if not effects & (Effect.SETTINGS | Effect.ROLE):
+        if not again:
             return
+        entry.announced = False  # to the receivers of connection_created, which set it up, too
         for restore in (core.restorer(), core.options.configure):
             if restore is not None:
                 if session.unread:

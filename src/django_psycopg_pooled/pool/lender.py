@@ -229,8 +229,8 @@ class Lender:
     def pin(self) -> Iterator[None]:
         """Keep this thread's connection through the with block, where release="transaction".
 
-        For several statements that must run in one session without a transaction. It goes back
-        with the next statement after the block. Blocks may be nested.
+        For several statements that must run in one session without a transaction. Blocks may be
+        nested.
         """
         self._pins.depth = self._pin_depth + 1
         try:

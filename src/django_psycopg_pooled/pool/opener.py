@@ -7,12 +7,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from django_psycopg_pooled.errors import OptionsError
 from django_psycopg_pooled.pool.alarm import Alarm
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.entry import Entry
 from django_psycopg_pooled.pool.fitness import Fitness
-from django_psycopg_pooled.pool.hooks import said
+from django_psycopg_pooled.pool.hooks import left_open, said
 from django_psycopg_pooled.pool.ledger import Batch
 from django_psycopg_pooled.pool.states import State
 from django_psycopg_pooled.pool.waiter import Waiter
@@ -180,7 +179,7 @@ class Opener:
         entry.connection = connection
         entry.session = core.driver.session(connection)
         entry.session.shape = core.driver.shape(connection)
-        entry.session.dirt = 0  # what set it up is what it is to be
+        entry.session.set_up()
         entry.opened_at = entry.since = entry.proven_at = now
         with core.lock:
             if entry.retire_at == math.inf:  # else it was ousted while it was opened
@@ -197,10 +196,7 @@ class Opener:
         if core.options.configure is not None:
             core.options.configure(connection)
             if core.driver.status(connection) or not connection.autocommit:
-                raise OptionsError(
-                    [f"`configure` of the pool {core.name!r} left a transaction open or"
-                     " autocommit off; end the transaction in it."]
-                )  # fmt: skip
+                raise left_open("configure", core.name)
         if callable(core.options.check):
             self._fitness.check(connection)
 

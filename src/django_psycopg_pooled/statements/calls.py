@@ -5,7 +5,7 @@ or rule of the user's does inside cannot be read from the statement that starts 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from django_psycopg_pooled.session import ANYTHING, Effect
 from django_psycopg_pooled.statements.tokens import Token
@@ -22,6 +22,7 @@ _CALLS = {
     "pg_advisory_unlock": Effect.LOCKS,
     "pg_advisory_unlock_shared": Effect.LOCKS,
     "pg_advisory_unlock_all": Effect.LOCKS,
+    "setseed": Effect.SEED,
     "set_limit": Effect.SETTINGS,  # pg_trgm's, for pg_trgm.similarity_threshold
     "dblink_connect": Effect.LASTING,
     "dblink_connect_u": Effect.LASTING,
@@ -52,6 +53,23 @@ _TRUE_STRINGS = frozenset({"t", "true", "y", "yes", "on", "1"})
 _CASTS: tuple[list[str], ...] = (["::", "bool"], ["::", "boolean"])
 
 
+_LASTING = re.compile(
+    r"\bload\b|\bdiscard\s+(?:all|plans)\b|\bdeallocate\s+(?:prepare\s+)?all\b|"
+    + "|".join(name for name, effect in _CALLS.items() if effect is Effect.LASTING)
+)
+
+
+def is_suspect(text: str) -> bool:
+    """Whether *text*, in lower case, may name something that leaves a trace."""
+    return "setseed" in text or SUSPECT.search(text) is not None
+
+
+def block(tokens: Sequence[Token]) -> Effect:
+    """The effects of a DO: anything, as what it runs may be put together from pieces."""
+    named = any(_LASTING.search(text.lower()) for text in _constants(tokens))
+    return ANYTHING | (Effect.LASTING if named else CLEAN)
+
+
 def call(tokens: Sequence[Token], position: int) -> Effect:
     """The effects of calling the function named at *position*; its `(` follows."""
     name = tokens[position].text
@@ -64,11 +82,15 @@ def call(tokens: Sequence[Token], position: int) -> Effect:
 
 def mentions_temporary_schema(tokens: Sequence[Token]) -> bool:
     """Whether a constant does, as a search_path may; SQL that is named in strings runs nowhere."""
-    return any(t.kind in ("string", "constant") and "pg_temp" in t.text.lower() for t in tokens)
+    return any("pg_temp" in text.lower() for text in _constants(tokens))
 
 
 def _has_suspect_constant(tokens: Sequence[Token]) -> bool:
-    return any(t.kind in ("string", "constant") and SUSPECT.search(t.text.lower()) for t in tokens)
+    return any(is_suspect(text.lower()) for text in _constants(tokens))
+
+
+def _constants(tokens: Sequence[Token]) -> Iterator[str]:
+    return (token.text for token in tokens if token.kind in ("string", "constant"))
 
 
 def _arguments(tokens: Sequence[Token], position: int) -> list[list[Token]]:
@@ -96,6 +118,8 @@ def _set_config(arguments: list[list[Token]]) -> Effect:
     name, value, is_local = arguments
     # A search_path that begins with pg_temp sends what is created next there, also a local one.
     effects = Effect.TEMPORARY if mentions_temporary_schema(value) else CLEAN
+    if any(text.lower() == "seed" for text in _constants(name)):
+        effects |= Effect.SEED  # also a local one
     if _is_true(is_local):
         return effects
     plain = len(name) == 1 and name[0].kind == "string" and "\\" not in name[0].text

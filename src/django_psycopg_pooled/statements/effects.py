@@ -15,8 +15,9 @@ from django_psycopg_pooled.session import ANYTHING, UNDONE_BY_ROLLBACK, Effect
 from django_psycopg_pooled.statements.calls import (
     ANY_SETTING,
     CLEAN,
-    SUSPECT,
+    block,
     call,
+    is_suspect,
     mentions_temporary_schema,
 )
 from django_psycopg_pooled.statements.tokens import Token, read
@@ -27,7 +28,6 @@ _HARMLESS_START = re.compile(
     r"(?:(select|with|values|table)|insert|update|delete|merge|savepoint|release|rollback\s++to)\b",
     re.IGNORECASE,
 ).match
-_suspect = SUSPECT.search
 
 
 def effects_of(sql: str) -> Effect:
@@ -54,7 +54,7 @@ def _is_ordinary(sql: str) -> bool:
     if start is None or ";" in sql:
         return False
     lower = sql.lower()
-    if _suspect(lower) or ("&" in sql and "u&" in lower):
+    if is_suspect(lower) or ("&" in sql and "u&" in lower):
         return False
     # SELECT ... INTO TEMP, which the other statements cannot contain.
     return not (start.lastindex and "temp" in lower and "into" in lower)
@@ -110,6 +110,8 @@ def _set(statement: list[Token], words: list[str]) -> Effect:
     names = [t.text if t.is_name else "" for t in statement]
     rest = 1
     effects = Effect.TEMPORARY if mentions_temporary_schema(statement) else CLEAN
+    if "seed" in names[1:3]:
+        effects |= Effect.SEED  # SET LOCAL, too
     if words[0] == "set" and words[1:2] in _ENDING_WITH_TRANSACTION and _is_keyword(words, 1):
         return effects
     if words[1:2] == ["session"] and _is_keyword(words, 1) and words[2] != "authorization":
@@ -123,6 +125,10 @@ def _set(statement: list[Token], words: list[str]) -> Effect:
 
 def _is_keyword(words: list[str], i: int) -> bool:
     return i + 1 < len(words) and words[i + 1] not in (".", "=", "to")
+
+
+def _do(statement: list[Token], _: list[str]) -> Effect:
+    return block(statement)
 
 
 def _discard(_: list[Token], words: list[str]) -> Effect:
@@ -194,6 +200,7 @@ _WORDS = {
 _RULES: dict[str, Callable[[list[Token], list[str]], Effect]] = {
     "set": _set,
     "reset": _set,
+    "do": _do,
     "discard": _discard,
     "deallocate": _deallocate,
     "prepare": _prepare,

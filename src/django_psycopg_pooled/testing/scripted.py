@@ -104,6 +104,9 @@ class ScriptedDriver:
     def is_tidy(self, connection: Any, shape: Any) -> bool:
         return self.status(connection) is TransactionStatus.IDLE and self.shape(connection) == shape
 
+    def is_held(self, connection: Any) -> bool:
+        return False
+
     def status(self, connection: Any) -> TransactionStatus:
         gone = connection.closed or connection.dead
         return TransactionStatus.UNKNOWN if gone else connection.status
