@@ -121,7 +121,10 @@ def test_many_threads_submitting_at_once_lose_no_task() -> None:
     assert _all_end()
 
 
-def test_a_pause_ends_resting_threads_and_resume_keeps_the_timers() -> None:
+def test_a_pause_ends_resting_threads_and_resume_keeps_the_timers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threading, "active_count", lambda: 1)  # whoever else is here
     runtime = ThreadRuntime("test", 3, SYSTEM_CLOCK)
     done = threading.Event()
     runtime.call_at(time.monotonic() + 0.2, done.set)
@@ -172,4 +175,20 @@ def test_a_pause_whose_end_is_never_told_ends_by_itself(monkeypatch: pytest.Monk
     done = threading.Event()
     runtime.call_at(time.monotonic() + 0.1, done.set)
     assert done.wait(5)
+    assert _all_end()
+
+
+def test_in_a_process_with_other_threads_the_timers_go_on_by_themselves_after_a_fork() -> None:
+    """Python warns of the others anyway."""
+    runtime = ThreadRuntime("test", 3, SYSTEM_CLOCK)
+    done, end = threading.Event(), threading.Event()
+    other = threading.Thread(target=end.wait, args=(10,))
+    other.start()
+    runtime.call_at(time.monotonic() + 0.1, done.set)
+    runtime.pause(5.0)
+    assert _threads() == []
+    runtime.resume()
+    assert done.wait(5)
+    end.set()
+    other.join()
     assert _all_end()

@@ -186,7 +186,7 @@ def _resume_all() -> None:
 def _resume_cores() -> None:
     for core in list(_cores):
         core.runtime.resume()
-        # No thread is started here, where Python still counts them: the next return sees to it.
+        # Where that has started no thread, as Python still counts them, the next return does.
         core.ledger.disarm()
         core.watchdog.resume()
 

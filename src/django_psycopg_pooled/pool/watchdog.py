@@ -33,7 +33,10 @@ class Watchdog:
         self._armed = False
 
     def resume(self) -> None:
-        """After fork(), in the parent, where timers stand still: the next round trip sets one."""
+        """After fork(), in the parent, where timers may stand still: the next round trip sets one.
+
+        They do not if a round trip is under way: that is in another thread.
+        """
         self._armed = False
 
     @contextmanager

@@ -34,7 +34,10 @@ class Runtime(Protocol):
         """
 
     def resume(self) -> None:
-        """After fork(), in the parent: go on. Timers run again after the next call_at()."""
+        """After fork(), in the parent: go on.
+
+        In a process that has no other thread, timers run again after the next call_at() only.
+        """
 
     def forget(self) -> None:
         """Be as new, in a child of fork(), where the parent's threads do not exist."""

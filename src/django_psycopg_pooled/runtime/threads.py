@@ -98,7 +98,9 @@ class ThreadRuntime:
     def resume(self) -> None:
         with self._lock:
             self._paused_until = -math.inf
-            start = bool(self._tasks)
+            # Python counts threads just now, to warn of them. Beside others one more is no news.
+            others = threading.active_count() > 1
+            start = bool(self._tasks) or (others and bool(self._timers) and not self._free)
         if start:
             self._start()
 
