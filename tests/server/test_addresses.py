@@ -21,6 +21,7 @@ from tests.server.support import (
     eventually,
     pool_of,
     require,
+    run_script,
     value,
 )
 
@@ -195,6 +196,35 @@ def test_an_encrypted_connection_that_the_server_ended_is_replaced(
     assert value(connection, ENCRYPTED) is True
     assert borrow(connection) != first
     eventually(lambda: pool_of(connection).get_stats()["connections_lost"] == 1)
+
+
+ENCRYPTED_AT_A_FORK = """
+import os
+with connection.cursor() as cursor:
+    cursor.execute("SELECT 1")
+    raw = connection.connection
+    forked = os.fork()
+    if not forked:
+        try:
+            cursor.execute("SELECT 'the child'")
+        except Exception:
+            raw.close()  # TLS would say goodbye
+            with connection.cursor() as own:
+                own.execute("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+                os._exit(0 if own.fetchone() == (True,) else 2)
+        os._exit(1)
+    assert os.waitpid(forked, 0)[1] == 0
+    cursor.execute("SELECT 'the parent'")
+    assert cursor.fetchone() == ("the parent",)
+"""
+
+
+def test_a_child_of_fork_says_no_word_on_its_parents_encrypted_connection(
+    tls_databases: Databases, tls: tuple[PostgresServer, Path]
+) -> None:
+    options = {"sslmode": "verify-full", "sslrootcert": str(tls[1])}
+    done = run_script(ENCRYPTED_AT_A_FORK, {"default": tls_databases.settings(options=options)})
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_certificate_of_a_stranger_is_refused_at_once(

@@ -7,7 +7,7 @@ from tests.server.support import run_script
 
 # How a child is waited for. One that hangs is ended by its alarm, and says where it hung.
 CHILDREN = """
-import faulthandler, os, signal, sys, threading, traceback, warnings
+import contextlib, faulthandler, os, signal, sys, threading, traceback, warnings
 from django.db import transaction
 from django.db.utils import ProgrammingError
 from tests.server.support import eventually
@@ -314,4 +314,157 @@ def test_a_signals_handler_that_raises_in_a_hook_of_fork_stops_nothing_for_ever(
     """A timeout or Ctrl-C that strikes just before or after that call. Python prints it."""
     code = CHILDREN + STRUCK.replace("POINT", point)
     done = run_script(code, {"default": databases.settings()}, "-X", "dev")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+ON_BOTH_SIDES = """
+from django.db import OperationalError
+pool = connection.pool
+setting = "SELECT current_setting('tests.who')"
+def told(cursor, sql):
+    cursor.execute(sql)
+    return cursor.fetchone()
+def fork_beside(raw, cursor):
+    told(cursor, "SELECT set_config('tests.who', 'parent', false)")
+    forked = os.fork()
+    if not forked:
+        signal.alarm(20)
+        try:
+            cursor.execute("SELECT set_config('tests.who', 'child', false)")
+        except (OperationalError, DRIVER.Error):
+            with contextlib.suppress(DRIVER.Error):
+                raw.close()
+            assert ask("SELECT 1") == (1,)
+            os._exit(0)
+        os._exit(1)
+    wait_for([forked])
+    assert told(cursor, setting) == ("parent",)
+    assert told(cursor, setting) == ("parent",)
+BESIDE
+"""
+BESIDE = {
+    "Django's": """
+with connection.cursor() as cursor:
+    fork_beside(connection.connection, cursor)
+""",
+    "lent by getconn()": """
+raw = pool.getconn()
+with raw.cursor() as cursor:
+    fork_beside(raw, cursor)
+pool.putconn(raw)
+""",
+    "idle": """
+with pool.connection() as raw:
+    cursor = raw.cursor()
+fork_beside(raw, cursor)
+cursor.close()
+""",
+    "dedicated": """
+with pool.dedicated() as line:
+    with line.connection.cursor() as cursor:
+        fork_beside(line.connection, cursor)
+""",
+}
+
+
+@pytest.mark.parametrize("whose", BESIDE)
+def test_a_childs_use_of_a_cursor_that_was_open_at_the_fork_fails_there_and_sends_nothing(
+    databases: Databases, whose: str
+) -> None:
+    """It would send its query down the parent's socket, and read the parent's rows."""
+    code = CHILDREN + ON_BOTH_SIDES.replace("BESIDE", BESIDE[whose])
+    done = run_script(code, {"default": databases.settings()}, "-X", "dev")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+ITERATED = """
+from django.db import models
+class Thing(models.Model):
+    class Meta: app_label, db_table, managed = "tests", "things_to_read", False
+sys.unraisablehook = lambda seen: None  # psycopg2 tells that the cursor could not be closed
+with connection.cursor() as cursor:
+    cursor.execute("CREATE TEMP TABLE things_to_read AS SELECT id FROM generate_series(1, 900) id")
+    read = []
+    for thing in Thing.objects.order_by("id").iterator(chunk_size=100):
+        read.append(thing.id)
+        if thing.id == 150:
+            forked = os.fork()
+            if not forked:
+                signal.alarm(20)
+                sys.exit(0)
+            wait_for([forked])
+    assert read == list(range(1, 901)), read[-1]
+connection.close()
+"""
+
+
+@pytest.mark.parametrize("release", ["request", "transaction"])
+def test_a_child_that_ends_in_its_parents_iterator_does_not_end_that(
+    databases: Databases, release: str
+) -> None:
+    """The generator closes its cursor on the server when the child's stack is unwound."""
+    done = run_script(
+        CHILDREN + ITERATED, {"default": databases.settings({"release": release})}, "-X", "dev"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+SILENT = """
+pool = connection.pool
+silent = pid()
+connection.close()
+def query():
+    assert ask("SELECT 1") == (1,)
+    connection.close()
+thread = threading.Thread(target=query, daemon=True)
+os.kill(silent, signal.SIGSTOP)
+try:
+    thread.start()
+    eventually(lambda: pool._core.watchdog._watched)
+    forked = os.fork()
+    if not forked:
+        os._exit(0)
+    wait_for([forked])
+    thread.join(10)
+    assert not thread.is_alive()
+finally:
+    os.kill(silent, signal.SIGCONT)
+"""
+
+
+def test_a_check_that_is_under_way_at_a_fork_is_bounded_all_the_same(databases: Databases) -> None:
+    entry = databases.settings({"check": True, "check_timeout": 1, "max_size": 3})
+    done = run_script(CHILDREN + SILENT, {"default": entry}, "-X", "dev")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+IDLE = """
+import logging
+heard = []
+class Hearing(logging.Handler):
+    def emit(self, record): heard.append(record.getMessage())
+logging.getLogger("django_psycopg_pooled").addHandler(Hearing())
+def heard_of(what):
+    return any(what in text for text in heard)
+may_end = threading.Event()
+other = threading.Thread(target=may_end.wait, args=(30,), daemon=True)
+other.start()
+with transaction.atomic():
+    ask("SELECT 1")
+    forked = os.fork()
+    if not forked:
+        os._exit(0)
+    wait_for([forked])
+    eventually(lambda: heard_of("idle in transaction"))
+    eventually(lambda: heard_of("has been lent for"))
+connection.close()
+may_end.set()
+other.join()
+"""
+
+
+def test_idle_transactions_and_leaks_are_told_of_after_a_fork_too(databases: Databases) -> None:
+    """Where the process has other threads. Alone it wakes when something is given back."""
+    entry = databases.settings({"idle_in_transaction_threshold": 0.3, "leak_threshold": 1})
+    done = run_script(CHILDREN + IDLE, {"default": entry}, "-X", "dev")
     assert (done.returncode, done.stderr) == (0, "")

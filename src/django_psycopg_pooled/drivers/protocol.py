@@ -54,7 +54,8 @@ class Driver(Protocol):
     def leave(self, connection: Any) -> None:
         """In a child of fork(): it is the parent's, and nobody here will ever close it.
 
-        Not a byte is sent. Never raises.
+        Not a byte is sent, now or by cursors that are open; they fail. Never raises. Another
+        thread of the parent may have been in the midst of anything with it: no lock is taken.
         """
 
     def watch(self, connection: Any) -> Watch:

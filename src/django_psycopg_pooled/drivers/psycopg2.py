@@ -1,5 +1,6 @@
 """psycopg2. Imports it, so import this module only when it is the driver in use."""
 
+from contextlib import suppress
 from typing import Any
 
 import psycopg2
@@ -17,7 +18,7 @@ from django_psycopg_pooled.drivers.refusals import (
     is_wrong_password,
     says_read_only,
 )
-from django_psycopg_pooled.drivers.sockets import hang_up, watch_socket
+from django_psycopg_pooled.drivers.sockets import hang_up, lead_nowhere, watch_socket
 from django_psycopg_pooled.session import Session
 
 # What psycopg2 sends at connect where the server's default is another: it reads no other.
@@ -60,7 +61,9 @@ class Psycopg2Driver:
             return
 
     def leave(self, connection: Any) -> None:
-        """psycopg2 knows the process that a connection was made in."""
+        # psycopg2 knows the process that a connection was made in, and drops it in no other.
+        with suppress(psycopg2.Error):  # it is closed
+            lead_nowhere(connection.fileno())
 
     def watch(self, connection: Any) -> Watch:
         return watch_socket(connection.fileno())

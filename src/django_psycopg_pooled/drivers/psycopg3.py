@@ -17,10 +17,13 @@ from django_psycopg_pooled.drivers.refusals import (
     is_wrong_password,
     says_read_only,
 )
-from django_psycopg_pooled.drivers.sockets import hang_up, watch_socket
+from django_psycopg_pooled.drivers.sockets import hang_up, lead_nowhere, watch_socket
 from django_psycopg_pooled.session import ANYTHING, Session
 
 CANCEL_S = 1.0
+
+ENDED = psycopg.pq.PGconn.connect_start(b"=")  # no address, so it has no socket either
+ENDED.finish()
 
 
 class PoolTimeout(errors.PoolTimeout, psycopg.OperationalError):
@@ -60,8 +63,13 @@ class PsycopgDriver:
         return not self.session(connection).unread
 
     def leave(self, connection: Any) -> None:
-        # As with connections of psycopg's own pools: no warning that it was never closed.
-        connection._pool = None
+        pgconn = connection.pgconn
+        with suppress(psycopg.Error):  # it is closed
+            lead_nowhere(pgconn.socket)
+        # Cursors that are open ask whether it is closed, and else try to tell the server. What is
+        # the parent's is kept: its end would be a goodbye.
+        connection._pool_parents = pgconn
+        connection.pgconn = ENDED
 
     def watch(self, connection: Any) -> Watch:
         return watch_socket(connection.pgconn.socket)

@@ -28,3 +28,21 @@ def hang_up(fd: int) -> None:
             line.shutdown(socket.SHUT_RDWR)
     except OSError:
         return
+
+
+def lead_nowhere(fd: int) -> None:
+    """In a child of fork(): have *fd*, a connection of the parent's, be one that has ended.
+
+    In this process only: whatever writes to it fails, and whatever reads finds its end. Does
+    nothing if *fd* is no connected socket, or if no descriptor can be had.
+    """
+    try:
+        with socket.socket(fileno=os.dup(fd)) as line:
+            line.getpeername()
+        ended, other = socket.socketpair()
+        other.close()
+        with ended:
+            # Not close(): the driver knows the number, and the next file would have it.
+            os.dup2(ended.fileno(), fd, inheritable=False)
+    except OSError:
+        return
