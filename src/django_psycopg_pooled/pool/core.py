@@ -6,9 +6,10 @@ import random
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from django_psycopg_pooled.clock import Clock
+from django_psycopg_pooled.clock import SYSTEM_CLOCK, Clock
 from django_psycopg_pooled.drivers.protocol import Driver
 from django_psycopg_pooled.facts.pool import PoolSnapshot
 from django_psycopg_pooled.observing import Blind, Deaf, Listener, Observer
@@ -26,6 +27,8 @@ from django_psycopg_pooled.runtime.protocol import Runtime
 
 FORK_PATIENCE_S = 0.5  # for the end of threads before a fork()
 CONNECT_PATIENCE_S = 2.0  # and of connects, since each began
+GLANCE_S = 0.5  # who only looks waits no longer for the lock
+GLANCE_PAUSE_S = 0.001
 
 if TYPE_CHECKING:
     from django_psycopg_pooled.pool.dedicated import Dedicated
@@ -42,6 +45,7 @@ class Core:
     Guards: `lock` guards ledger, counters, demand, outage, proven and the entries in the ledger.
     `given`, and what is derived from it, is replaced whole and may be read without it.
     Lock order: look_lock, lock, then the runtime's. Under `lock`: no I/O, no callback, no logging.
+    Who only looks takes it by glance(): a signal's handler may, in the midst of a block under it.
     """
 
     def __init__(
@@ -133,6 +137,21 @@ class Core:
         self.duty_at = math.inf
         self.forget()
         self.ledger.closed = closed
+
+    def glance(self) -> AbstractContextManager[object]:
+        """For a with block that only reads: the lock; or nothing, if it is not free for GLANCE_S.
+
+        The thread that has it may be this one, below in the stack, which goes on when a signal's
+        handler has returned. What is read then is true of each thing, but may not add up. Not a
+        lock that one thread may take twice: a change in the midst of another would break the books.
+        """
+        # Not acquire(timeout=...): an exception from a signal just behind it would leave it taken.
+        deadline = SYSTEM_CLOCK.monotonic() + GLANCE_S
+        while self.lock.locked():
+            if SYSTEM_CLOCK.monotonic() >= deadline:
+                return nullcontext()
+            SYSTEM_CLOCK.sleep(GLANCE_PAUSE_S)
+        return self.lock
 
     def close_entries(self, entries: Sequence[Entry]) -> None:
         """Close connections that are CLOSING, then free their slots. Blocks for their goodbyes."""

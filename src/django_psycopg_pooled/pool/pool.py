@@ -120,7 +120,7 @@ class Pool(Lender):
 
     def _stats(self, *, pop: bool) -> dict[str, int]:
         core = self._core
-        with core.lock:
+        with core.glance():
             counters, ledger, options = core.counters, core.ledger, core.options
             if pop:
                 core.counters = Counters()

@@ -1,5 +1,6 @@
-"""Facts about a pool, taken under its lock and read without it."""
+"""Facts about a pool, taken under its lock, if that can be had, and read without it."""
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -21,11 +22,14 @@ ACTIVITY = {
 
 
 def snapshot(core: Core) -> PoolSnapshot:
-    """The pool as it is now. Takes the pool's lock once; microseconds per connection."""
-    with core.lock:
+    """The pool as it is now. Takes the pool's lock once; microseconds per connection.
+
+    A signal's handler may ask: see Core.glance().
+    """
+    with core.glance():
         now = core.clock.monotonic()
         ledger, outage, options = core.ledger, core.outage, core.options
-        entries = sorted(ledger.entries, key=lambda entry: entry.number)
+        entries = sorted(_copied(ledger.entries), key=lambda entry: entry.number)
         pool = PoolSnapshot(
             name=core.name,
             min_size=options.min_size,
@@ -66,10 +70,17 @@ def recent(core: Core) -> PoolSnapshot:
 
 def connection_facts(core: Core, entry: Entry) -> ConnectionSnapshot:
     """One connection as it is now."""
-    with core.lock:
+    with core.glance():
         now = core.clock.monotonic()
         facts = _connection(entry, now)
     return _with_lines(core, facts, entry, now) if facts.thread_id is not None else facts
+
+
+def _copied(entries: set[Entry]) -> list[Entry]:
+    """A copy; made again if another thread has changed them meanwhile, where there is no lock."""
+    while True:
+        with suppress(RuntimeError):
+            return list(entries)
 
 
 def _connection(entry: Entry, now: float) -> ConnectionSnapshot:
