@@ -50,6 +50,15 @@ class Forks:
 
 
 def _restart_all() -> None:
+    try:
+        _restart_known()
+    except BaseException:
+        # A signal's handler, such as Ctrl-C's, has raised. Python prints that, and the child runs.
+        _restart_known()
+        raise
+
+
+def _restart_known() -> None:
     for thing in list(_known):
         thing.restart()
 

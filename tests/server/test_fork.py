@@ -317,6 +317,52 @@ def test_a_signals_handler_that_raises_in_a_hook_of_fork_stops_nothing_for_ever(
     assert (done.returncode, done.stderr) == (0, "")
 
 
+STRUCK_IN_CHILD = """
+from django_psycopg_pooled.pool.connects import CONNECTS, Connects
+from django_psycopg_pooled.pool.core import Core
+class Stop(Exception): pass
+def strike(*_): raise Stop
+signal.signal(signal.SIGUSR1, strike)
+printed = []
+sys.unraisablehook = lambda seen: printed.append(seen.exc_type)
+pool = connection.pool
+with pool.dedicated() as line, pool.connection() as raw:
+    parents = [DRIVER.server_pid(each) for each in (line.connection, raw)]
+    parents.append(pid())
+    connection.close()
+    for done in False, True:
+        method = POINT
+        def struck(self, *args):
+            POINT = method
+            if done:
+                method(self, *args)
+            signal.raise_signal(signal.SIGUSR1)
+        POINT = struck
+        forked = os.fork()
+        if not forked:
+            signal.alarm(20)
+            assert printed == [Stop], printed
+            assert line.connection is None
+            assert not CONNECTS._forks._until  # the parent's
+            assert pool.snapshot().size == 0
+            assert pid() not in parents
+            os._exit(0)
+        POINT = method
+        wait_for([forked])
+    assert {DRIVER.server_pid(each) for each in (line.connection, raw)} == set(parents[:2])
+"""
+
+
+@pytest.mark.parametrize("point", ["Core.disown", "Connects.restart"])
+def test_a_signals_handler_that_raises_in_a_new_child_leaves_it_nothing_of_its_parents(
+    databases: Databases, point: str
+) -> None:
+    """As Ctrl-C does, which reaches all processes of a terminal. Python prints it."""
+    code = CHILDREN + STRUCK_IN_CHILD.replace("POINT", point)
+    done = run_script(code, {"default": databases.settings()}, "-X", "dev")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 ON_BOTH_SIDES = """
 from django.db import OperationalError
 pool = connection.pool

@@ -118,17 +118,20 @@ class Core:
         self._dedicated.add(dedicated)
 
     def disown(self) -> None:
-        """In a child of fork(): leave the connections to the parent without touching a socket."""
+        """In a child of fork(): leave the connections to the parent without sending a byte.
+
+        May be called again if it was interrupted.
+        """
         closed = self.ledger.closed
-        inherited = [entry.connection for entry in self.ledger.entries]
-        for dedicated in list(self._dedicated):
-            inherited.append(dedicated.connection)
-            dedicated.connection = None
+        dedicated = list(self._dedicated)
+        inherited = [each.connection for each in (*self.ledger.entries, *dedicated)]
+        # Kept for ever: a driver may say goodbye to the server when a connection is collected.
+        _inherited.append(inherited)
         for connection in inherited:
             if connection is not None:
                 self.driver.leave(connection)
-        # Kept for ever: a driver may say goodbye to the server when a connection is collected.
-        _inherited.append(inherited)
+        for each in dedicated:
+            each.connection = None
         for entry in self.ledger.entries:
             entry.loan = 0
             entry.state = State.CLOSED
@@ -212,6 +215,14 @@ def _resume_cores() -> None:
 
 def _disown_all() -> None:
     """In a child of fork(): every pool leaves its connections to the parent."""
+    try:
+        _disown_cores()
+    except BaseException:
+        _disown_cores()
+        raise
+
+
+def _disown_cores() -> None:
     for core in list(_cores):
         core.disown()
 
