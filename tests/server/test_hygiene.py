@@ -868,8 +868,7 @@ def test_a_dirty_borrower_costs_one_round_trip_that_undoes_no_more_than_needed(
     connection.close()
     assert value(connection, "SHOW timezone") == "Asia/Tokyo"
     [reset] = log.statements()[2:-1]
-    # psycopg2 reads dates in this style only, and sets it at connect.
-    assert reset == "RESET ALL; UNLISTEN *" + ("" if is_psycopg3 else "; SET datestyle = 'ISO'")
+    assert reset == "RESET ALL; UNLISTEN *"
 
 
 @only_psycopg3

@@ -12,15 +12,24 @@ from devtools.postgres import PostgresServer
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
 from tests.server.databases import Databases
 from tests.server.support import DATABASE, borrow, in_thread, wrapper
-from tests.server.things import BY_ID, facts, names, prepared_pool, with_things
+from tests.server.things import (
+    BY_ID,
+    CREATE_FORGET,
+    FORGET,
+    facts,
+    names,
+    prepared_pool,
+    with_things,
+)
 
 ALL = "SELECT * FROM things WHERE id = %s"
-FORGET = "DO $$BEGIN EXECUTE 'DEALLOCATE ALL'; END$$"
 
 
 @pytest.fixture
 def things(databases: Databases) -> PooledWrapper:
     things = with_things(databases)
+    with things.cursor() as cursor:
+        cursor.execute(CREATE_FORGET)
     for sql in (ALL, BY_ID):
         row(things, sql)
     assert len(names(things)) == 2
@@ -102,7 +111,7 @@ def test_who_throws_all_prepared_statements_away_does_no_harm(
     with things.cursor() as cursor:
         cursor.execute(sql)
     for _ in range(3):
-        with transaction.atomic(using=things.alias, durable=True) if "$$" not in sql else nothing():
+        with transaction.atomic(using=things.alias, durable=True) if sql != FORGET else nothing():
             assert row(things) == (1, "one")
             assert row(things, BY_ID) == ("one",)
     assert len(names(things)) == 2

@@ -18,6 +18,7 @@ from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
 from tests.server.databases import Databases, looked_after
 from tests.server.support import DATABASE, Call, eventually, value, wrapper
+from tests.server.things import CREATE_FORGET, FORGET
 
 ALL = {"prepare": "auto", "prepare_threshold": 0}
 THREADS = 8
@@ -191,10 +192,11 @@ def warm(connection: PooledWrapper) -> None:
     assert hits(connection) > 0
 
 
-@pytest.mark.parametrize("sql", ["DEALLOCATE ALL", IN_A_DO, "DISCARD ALL"])
+@pytest.mark.parametrize("sql", ["DEALLOCATE ALL", IN_A_DO, "DISCARD ALL", FORGET])
 def test_what_a_borrower_deallocates_is_prepared_anew(hot: Databases, sql: str) -> None:
     connection = hot.add({**ALL, "max_size": 1})
     warm(connection)
+    execute(connection, CREATE_FORGET)
     execute(connection, sql)
     assert value(connection, BY_ID, 4) == "thing 4"
     with transaction.atomic(using=connection.alias):
@@ -208,14 +210,16 @@ def test_what_is_deallocated_in_a_transaction_fails_that_one_at_the_most(hot: Da
     connection = hot.add({**ALL, "max_size": 1})
     alias = connection.alias
     warm(connection)
+    execute(connection, CREATE_FORGET)
 
-    def deallocate_and_read() -> None:
+    def deallocate_and_read(sql: str) -> object:
         with transaction.atomic(using=alias):
-            execute(connection, IN_A_DO)
-            value(connection, BY_ID, 4)
+            execute(connection, sql)
+            return value(connection, BY_ID, 4)
 
+    assert deallocate_and_read(IN_A_DO) == "thing 4"
     with pytest.raises(Error, match="does not exist"):
-        deallocate_and_read()
+        deallocate_and_read(FORGET)
     for _ in range(2):
         with transaction.atomic(using=alias):
             assert value(connection, BY_ID, 5) == "thing 5"

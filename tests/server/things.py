@@ -12,6 +12,12 @@ from tests.server.support import pool_of
 
 NAMES = "SELECT name FROM pg_prepared_statements WHERE name LIKE '\\_dpp\\_%'"
 BY_ID = "SELECT name FROM things WHERE id = %s"
+# Throws away what is prepared; its text does not say so.
+FORGET = "SELECT forget()"
+CREATE_FORGET = (
+    "CREATE OR REPLACE FUNCTION forget() RETURNS void LANGUAGE plpgsql AS"
+    " 'BEGIN EXECUTE ''DEALLOCATE ALL''; END'"
+)
 
 
 class Thing(models.Model):

@@ -113,9 +113,9 @@ class Psycopg2Driver:
         connection._pool_touched = False
 
     def reset(self, connection: Any, sql: str) -> bool:
-        if "RESET ALL" in sql:
-            sql += f"; {READABLE_DATES}"
         self._send(connection, sql)
+        if not connection.get_parameter_status("DateStyle").startswith("ISO"):
+            self._send(connection, READABLE_DATES)
         connection.notifies.clear()  # what a LISTEN has brought until now
         return False
 
