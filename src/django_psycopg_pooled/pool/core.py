@@ -124,7 +124,8 @@ class Core:
         """
         closed = self.ledger.closed
         dedicated = list(self._dedicated)
-        inherited = [each.connection for each in (*self.ledger.entries, *dedicated)]
+        inherited = [entry.connection for entry in self.ledger.entries]
+        inherited += [each.connection for each in dedicated]
         # Kept for ever: a driver may say goodbye to the server when a connection is collected.
         _inherited.append(inherited)
         for connection in inherited:
