@@ -3,6 +3,8 @@
 import os
 import threading
 import weakref
+from collections.abc import Callable
+from functools import wraps
 from typing import Protocol
 
 
@@ -49,16 +51,25 @@ class Forks:
         return any(thread != me and now < until for thread, until in self._until)
 
 
+def carried_through(work: Callable[[], None]) -> Callable[[], None]:
+    """*work*, a hook of fork(), which is begun once more if it was interrupted.
+
+    What a signal's handler raises in a hook, as Ctrl-C's does, Python prints; then it goes on.
+    """
+
+    @wraps(work)
+    def in_two_attempts() -> None:
+        try:
+            work()
+        except BaseException:
+            work()
+            raise
+
+    return in_two_attempts
+
+
+@carried_through
 def _restart_all() -> None:
-    try:
-        _restart_known()
-    except BaseException:
-        # A signal's handler, such as Ctrl-C's, has raised. Python prints that, and the child runs.
-        _restart_known()
-        raise
-
-
-def _restart_known() -> None:
     for thing in list(_known):
         thing.restart()
 

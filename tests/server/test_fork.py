@@ -320,6 +320,7 @@ def test_a_signals_handler_that_raises_in_a_hook_of_fork_stops_nothing_for_ever(
 STRUCK_IN_CHILD = """
 from django_psycopg_pooled.pool.connects import CONNECTS, Connects
 from django_psycopg_pooled.pool.core import Core
+from django_psycopg_pooled.integration.wrapper import PooledWrapper
 class Stop(Exception): pass
 def strike(*_): raise Stop
 signal.signal(signal.SIGUSR1, strike)
@@ -329,7 +330,6 @@ pool = connection.pool
 with pool.dedicated() as line, pool.connection() as raw:
     parents = [DRIVER.server_pid(each) for each in (line.connection, raw)]
     parents.append(pid())
-    connection.close()
     for done in False, True:
         method = POINT
         def struck(self, *args):
@@ -349,11 +349,13 @@ with pool.dedicated() as line, pool.connection() as raw:
             os._exit(0)
         POINT = method
         wait_for([forked])
-    assert {DRIVER.server_pid(each) for each in (line.connection, raw)} == set(parents[:2])
+    assert [*(DRIVER.server_pid(each) for each in (line.connection, raw)), pid()] == parents
 """
 
 
-@pytest.mark.parametrize("point", ["Core.disown", "Connects.restart"])
+@pytest.mark.parametrize(
+    "point", ["Core.disown", "Connects.restart", "PooledWrapper.leave_what_is_the_parents"]
+)
 def test_a_signals_handler_that_raises_in_a_new_child_leaves_it_nothing_of_its_parents(
     databases: Databases, point: str
 ) -> None:

@@ -11,6 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.utils.connection import ConnectionDoesNotExist
 
+from django_psycopg_pooled.forking import carried_through
 from django_psycopg_pooled.integration.database_pool import DatabasePool
 from django_psycopg_pooled.integration.identity import Identity, target_of
 
@@ -99,7 +100,7 @@ def _is_current(alias: str, identity: Identity) -> bool:
 
 
 REGISTRY = Registry()
-os.register_at_fork(after_in_child=REGISTRY.unlock)
+os.register_at_fork(after_in_child=carried_through(REGISTRY.unlock))
 
 
 class NoSuchAlias(ConnectionDoesNotExist, KeyError):

@@ -13,6 +13,7 @@ from django.db.backends.signals import connection_created
 from django.utils.asyncio import async_unsafe
 
 from django_psycopg_pooled.drivers.protocol import OPEN_TRANSACTION
+from django_psycopg_pooled.forking import carried_through
 from django_psycopg_pooled.integration.database_pool import DatabasePool
 from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.integration.idle_ends import NotingErrors
@@ -23,6 +24,7 @@ from django_psycopg_pooled.tracking.stacks import capture_block
 _wrappers: "weakref.WeakSet[PooledWrapper]" = weakref.WeakSet()
 
 
+@carried_through
 def _disown_all() -> None:
     """In a child of fork(), after the pools have left their connections to the parent."""
     for wrapper in list(_wrappers):
@@ -238,10 +240,10 @@ class PooledWrapper(QuickCursors):
         """In a child of fork(): forget the connection, which is the parent's, without a word."""
         if self._lease is None:
             return
-        self._lease = self._lender = self.connection = None
         if self.in_atomic_block:
             self.closed_in_transaction = True
             self.needs_rollback = True
+        self._lease = self._lender = self.connection = None
 
     def close_if_unusable_or_obsolete(self) -> None:
         """Give the connection back at the end of a request, if CONN_MAX_AGE does not keep it.

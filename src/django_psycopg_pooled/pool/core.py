@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from django_psycopg_pooled.clock import SYSTEM_CLOCK, Clock
 from django_psycopg_pooled.drivers.protocol import Driver
 from django_psycopg_pooled.facts.pool import PoolSnapshot
+from django_psycopg_pooled.forking import carried_through
 from django_psycopg_pooled.observing import Blind, Deaf, Listener, Observer
 from django_psycopg_pooled.options import PoolOptions
 from django_psycopg_pooled.pool.connects import CONNECTS
@@ -186,8 +187,8 @@ _cores: "weakref.WeakSet[Core]" = weakref.WeakSet()
 def _pause_all() -> None:
     """Before fork(): as few threads as can be.
 
-    Here and below: what a signal's handler raises in a hook of fork() is printed, no more. Python
-    forks all the same, and each hook must have done its work.
+    Here and below: whatever a signal's handler raises, Python forks, and each hook must have done
+    its work; see carried_through().
     """
     try:
         for core in list(_cores):
@@ -200,12 +201,11 @@ def _resume_all() -> None:
     """After fork(), in the parent."""
     try:
         CONNECTS.go_on()
+    finally:
         _resume_cores()
-    except BaseException:
-        _resume_cores()
-        raise
 
 
+@carried_through
 def _resume_cores() -> None:
     for core in list(_cores):
         core.runtime.resume()
@@ -214,16 +214,9 @@ def _resume_cores() -> None:
         core.watchdog.resume()
 
 
+@carried_through
 def _disown_all() -> None:
     """In a child of fork(): every pool leaves its connections to the parent."""
-    try:
-        _disown_cores()
-    except BaseException:
-        _disown_cores()
-        raise
-
-
-def _disown_cores() -> None:
     for core in list(_cores):
         core.disown()
 
