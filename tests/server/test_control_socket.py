@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from django_psycopg_pooled.control.client import Replies, ask_all
+from django_psycopg_pooled.control.places import sockets
 from django_psycopg_pooled.control.protocol import Request
 from django_psycopg_pooled.control.service import Service
 from tests.server.databases import Databases
@@ -98,7 +99,7 @@ def test_a_process_answers_from_its_first_connection_on(databases: Databases, fo
         [pool] = reply.answer["pools"]
         assert (pool["name"], len(pool["connections"])) == ("default", 1)
         directory = folder / "sockets"
-        [path] = directory.iterdir()
+        [(_, path)] = sockets(directory)
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
@@ -251,7 +252,7 @@ def test_one_process_alone_can_be_asked_and_0_is_none(databases: Databases, fold
 
 
 def connected(folder: Path) -> socket.socket:
-    [path] = (folder / "sockets").iterdir()
+    [(_, path)] = sockets(folder / "sockets")
     client = socket.socket(socket.AF_UNIX)
     client.settimeout(10)
     client.connect(str(path))
@@ -296,12 +297,35 @@ def test_a_client_that_does_not_read_a_long_answer_holds_up_others_for_seconds_o
     service = Service((tmp_path / "sockets",), lambda line: line * 1_000_000 + b"\n")
     service.start()
     try:
-        eventually(lambda: files(tmp_path))
+        eventually(lambda: sockets(tmp_path / "sockets"))
         with connected(tmp_path) as deaf, connected(tmp_path) as other:
             deaf.sendall(b"eight...\n")
             other.sendall(b"eight...\n")
             other.settimeout(5)
             assert len(other.makefile("rb").readline()) == 8_000_001
+    finally:
+        assert service.stop(5)
+    assert files(tmp_path) == []
+
+
+def test_a_socket_is_found_when_somebody_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sockets").mkdir(mode=0o700)
+    listen = socket.socket.listen
+
+    def listen_late(listening: socket.socket) -> None:
+        time.sleep(0.2)
+        listen(listening)
+
+    monkeypatch.setattr("socket.socket.listen", listen_late)
+    service = Service((tmp_path / "sockets",), lambda line: line + b"\n")
+    service.start()
+    try:
+        eventually(lambda: sockets(tmp_path / "sockets"))
+        with connected(tmp_path) as client:
+            client.sendall(b"here\n")
+            assert client.recv(100) == b"here\n"
     finally:
         assert service.stop(5)
     assert files(tmp_path) == []

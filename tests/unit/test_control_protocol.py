@@ -235,8 +235,9 @@ def test_sweeping_removes_what_killed_processes_left_and_nothing_else(
     tmp_path: Path, ended_pid: int, listening: socket.socket
 ) -> None:
     stale = left_behind(tmp_path / f"{ended_pid}-a.sock")
+    unheard = left_behind(tmp_path / f"{ended_pid}-a.temp")
     former_self = left_behind(tmp_path / f"{os.getpid()}-b.sock")
-    starting = left_behind(tmp_path / f"{os.getppid()}-c.sock")  # bound, about to listen
+    starting = left_behind(tmp_path / f"{os.getppid()}-c.temp")  # bound, about to listen
     container = tmp_path / f"{ended_pid}-d.sock"  # lives, though not in sight
     listening.bind(str(container))
     listening.listen()
@@ -244,6 +245,7 @@ def test_sweeping_removes_what_killed_processes_left_and_nothing_else(
     other.touch()
     places.sweep(tmp_path)
     assert not stale.exists()
+    assert not unheard.exists()
     assert not former_self.exists()
     assert set(tmp_path.iterdir()) == {starting, container, other}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 NAME = "django-psycopg-pooled"
 SUFFIX = ".sock"
+UNHEARD = ".temp"  # while nobody listens yet; no longer than the other, as a path has little room
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -71,10 +72,14 @@ def new_path(directory: Path) -> Path:
 
 def sockets(directory: Path) -> list[tuple[int, Path]]:
     """The process ids and sockets found there, by process id. Raises OSError."""
+    return _found(directory, SUFFIX)
+
+
+def _found(directory: Path, *suffixes: str) -> list[tuple[int, Path]]:
     found = []
     for path in directory.iterdir():
         pid = path.name.partition("-")[0]
-        if path.suffix == SUFFIX and pid.isdecimal():
+        if path.suffix in suffixes and pid.isdecimal():
             found.append((int(pid), path))
     return sorted(found)
 
@@ -82,7 +87,7 @@ def sockets(directory: Path) -> list[tuple[int, Path]]:
 def sweep(directory: Path) -> None:
     """Remove the sockets that processes left behind which were killed. Raises nothing."""
     with contextlib.suppress(OSError):
-        for pid, path in sockets(directory):
+        for pid, path in _found(directory, SUFFIX, UNHEARD):
             if pid == os.getpid() or not lives(pid):
                 remove_if_dead(path)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from django_psycopg_pooled.clock import SYSTEM_CLOCK
-from django_psycopg_pooled.control.places import Unusable, new_path, prepare, sweep
+from django_psycopg_pooled.control.places import UNHEARD, Unusable, new_path, prepare, sweep
 from django_psycopg_pooled.control.protocol import LONGEST_REQUEST
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Service:
                 logger.warning(
                     "nobody can look at this process's pools by manage.py pools: %s. To do: have"
                     " CONTROL_DIR in settings.DJANGO_PSYCOPG_POOLED name a directory of this"
-                    " user's own, or None.",
+                    " user's own, with a short path; or None.",
                     error,
                 )
                 return
@@ -90,12 +90,14 @@ class Service:
     def _listen(self) -> socket.socket:
         directory = prepare(self._directories)
         sweep(directory)
-        self._path = path = new_path(directory)
+        path = new_path(directory)
+        self._path = unheard = path.with_suffix(UNHEARD)
         listening = self._listening = socket.socket(socket.AF_UNIX)
         listening.setblocking(False)  # a client may have gone before it is accepted
-        listening.bind(str(path))
-        path.chmod(0o600)  # before anybody can connect
+        listening.bind(str(unheard))
+        unheard.chmod(0o600)  # before anybody can connect
         listening.listen()
+        self._path = unheard.rename(path)  # whoever finds it is heard
         return listening
 
     def _client_comes(self, listening: socket.socket) -> bool:
