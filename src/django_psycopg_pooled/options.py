@@ -8,7 +8,6 @@ import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from functools import cached_property
 from typing import Any
 
 from django_psycopg_pooled.errors import OptionsError
@@ -295,22 +294,22 @@ class PoolOptions:
         """What `prepare` says; behind a pooler nothing is prepared unless it is asked for."""
         return False if self.pooler and self.prepare is None else self.prepare
 
-    @cached_property
+    @property
     def returns_quietly(self) -> bool:
         """Whether a connection may go back untouched if its borrower left no trace."""
         return self.reset in ("dirty", "never") and self.on_checkin is None
 
-    @cached_property
+    @property
     def attends_loans(self) -> bool:
         """Whether there is more to do at a checkout than to lend."""
         return self.on_checkout is not None or self.leak_threshold > 0
 
-    @cached_property
+    @property
     def idle_limit(self) -> float:
         """Seconds that a connection above min_size may be idle; inf for ever."""
         return self.max_idle or math.inf
 
-    @cached_property
+    @property
     def fresh_for(self) -> float:
         """Seconds after its use for which a connection is lent after a look at its socket alone."""
         return 0.0 if self.check else min(self.check_idle, self.idle_limit)

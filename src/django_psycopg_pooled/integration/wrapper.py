@@ -4,13 +4,13 @@ import os
 import time
 import weakref
 from asyncio import _get_running_loop  # the public one raises, which costs more than close()
-from functools import cached_property
 from threading import get_ident
 from typing import Any
 
 from django.db.backends.base.base import RAN_DB_VERSION_CHECK, BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.utils.asyncio import async_unsafe
+from django.utils.functional import cached_property
 
 from django_psycopg_pooled.drivers.protocol import OPEN_TRANSACTION
 from django_psycopg_pooled.forking import carried_through
