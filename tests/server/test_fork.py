@@ -251,25 +251,13 @@ def test_children_of_children_get_connections_of_their_own(databases: Databases)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-STRUCK = """
-import tempfile
-from pathlib import Path
-from django_psycopg_pooled.control.listener import LISTENER, Listener
-from django_psycopg_pooled.control.service import Service
-from django_psycopg_pooled.pool.connects import Connects
-from django_psycopg_pooled.runtime.threads import ThreadRuntime
-class Timeout(Exception): pass
-def strike(*_): raise Timeout
+# A signal's handler raises just before or after the call of POINT, a method.
+STRIKES = """
+class Strike(Exception): pass
+def strike(*_): raise Strike
 signal.signal(signal.SIGUSR1, strike)
 printed = []
 sys.unraisablehook = lambda seen: printed.append(seen.exc_type)
-faulthandler.dump_traceback_later(30, exit=True)
-def listens():
-    return "pool-control" in {thread.name for thread in threading.enumerate()}
-def connects():
-    pool.drain()
-    ask("SELECT 1")
-    connection.close()
 def strike_once(done):
     method = POINT
     def struck(self, *args):
@@ -278,6 +266,22 @@ def strike_once(done):
             method(self, *args)
         signal.raise_signal(signal.SIGUSR1)
     POINT = struck
+    return method
+"""
+STRUCK = """
+import tempfile
+from pathlib import Path
+from django_psycopg_pooled.control.listener import LISTENER, Listener
+from django_psycopg_pooled.control.service import Service
+from django_psycopg_pooled.pool.connects import Connects
+from django_psycopg_pooled.runtime.threads import ThreadRuntime
+faulthandler.dump_traceback_later(30, exit=True)
+def listens():
+    return "pool-control" in {thread.name for thread in threading.enumerate()}
+def connects():
+    pool.drain()
+    ask("SELECT 1")
+    connection.close()
 LISTENER.set_up((Path(tempfile.mkdtemp()),), lambda line: b"{}")
 pool = connection.pool
 for done in False, True:
@@ -299,7 +303,7 @@ for done in False, True:
     thread.join(10)
     assert not thread.is_alive()
     eventually(listens)
-assert printed == [Timeout, Timeout], printed
+assert printed == [Strike, Strike], printed
 """
 POINTS = [
     "ThreadRuntime.pause", "Connects.hold", "Connects.go_on", "ThreadRuntime.resume",
@@ -312,7 +316,7 @@ def test_a_signals_handler_that_raises_in_a_hook_of_fork_stops_nothing_for_ever(
     databases: Databases, point: str
 ) -> None:
     """A timeout or Ctrl-C that strikes just before or after that call. Python prints it."""
-    code = CHILDREN + STRUCK.replace("POINT", point)
+    code = CHILDREN + (STRIKES + STRUCK).replace("POINT", point)
     done = run_script(code, {"default": databases.settings()}, "-X", "dev")
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -321,27 +325,16 @@ STRUCK_IN_CHILD = """
 from django_psycopg_pooled.pool.connects import CONNECTS, Connects
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
-class Stop(Exception): pass
-def strike(*_): raise Stop
-signal.signal(signal.SIGUSR1, strike)
-printed = []
-sys.unraisablehook = lambda seen: printed.append(seen.exc_type)
 pool = connection.pool
 with pool.dedicated() as line, pool.connection() as raw:
     parents = [DRIVER.server_pid(each) for each in (line.connection, raw)]
     parents.append(pid())
     for done in False, True:
-        method = POINT
-        def struck(self, *args):
-            POINT = method
-            if done:
-                method(self, *args)
-            signal.raise_signal(signal.SIGUSR1)
-        POINT = struck
+        method = strike_once(done)
         forked = os.fork()
         if not forked:
             signal.alarm(20)
-            assert printed == [Stop], printed
+            assert printed == [Strike], printed
             assert line.connection is None
             assert not CONNECTS._forks._until  # the parent's
             assert pool.snapshot().size == 0
@@ -360,7 +353,7 @@ def test_a_signals_handler_that_raises_in_a_new_child_leaves_it_nothing_of_its_p
     databases: Databases, point: str
 ) -> None:
     """As Ctrl-C does, which reaches all processes of a terminal. Python prints it."""
-    code = CHILDREN + STRUCK_IN_CHILD.replace("POINT", point)
+    code = CHILDREN + (STRIKES + STRUCK_IN_CHILD).replace("POINT", point)
     done = run_script(code, {"default": databases.settings()}, "-X", "dev")
     assert (done.returncode, done.stderr) == (0, "")
 

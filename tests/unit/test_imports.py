@@ -1,6 +1,7 @@
 """Imports point one way, and only where each room may look."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -187,3 +188,12 @@ def test_importing_the_package_imports_neither_django_nor_a_driver() -> None:
         "assert p.PoolTimeout.code == 'P101'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("path", _sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_is_computed_under_a_lock_that_no_child_renews(path: Path) -> None:
+    """On Python 3.11 functools.cached_property has one for all instances; Django's has none."""
+    text = path.read_text()
+    assert not re.search(
+        r"from functools import .*cached_property|functools\.cached_property", text
+    )
