@@ -73,13 +73,15 @@ def looked_after(databases: Databases) -> Iterator[Databases]:
     """*databases* for one test, after which every pool must be whole and every session ended."""
     yield databases
     databases.remove()
-    for pool in pools.all():
-        assert_all_came_back(pool)
-    gc.collect()
     try:
+        for pool in pools.all():
+            assert_all_came_back(pool)
+        gc.collect()
         eventually(lambda: databases.server.backends() == 0)
-    finally:
-        databases.server.psql(END_ALL)  # so that the next test does not fail for this one
+    finally:  # so that the next test does not fail for this one
+        for pool in pools.all():
+            pool.close()
+        databases.server.psql(END_ALL)
 
 
 def assert_all_came_back(pool: Pool) -> None:

@@ -86,6 +86,12 @@ class _Quiet(WSGIRequestHandler):
         """The requests of a test are no news."""
 
 
+class _Patient(ThreadedWSGIServer):
+    """Its server_close() waits for the requests, whose answers arrive before their ends."""
+
+    daemon_threads = False
+
+
 @pytest.fixture
 def _labels() -> Iterator[None]:
     with labelled(__name__):
@@ -96,7 +102,7 @@ def _labels() -> Iterator[None]:
 def site() -> Iterator[str]:
     """Django's threaded server on a free port; its address."""
     with override_settings(ROOT_URLCONF=__name__):
-        server = ThreadedWSGIServer(("127.0.0.1", 0), _Quiet)
+        server = _Patient(("127.0.0.1", 0), _Quiet)
         server.set_app(WSGIHandler())
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
