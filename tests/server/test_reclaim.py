@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connections
+from django.db import OperationalError, connections, transaction
 
 from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
@@ -91,7 +91,6 @@ def test_a_third_request_is_served_after_two_threads_ended_without_close(
     connection = databases.add({"max_size": 2, "timeout": 10, "num_workers": workers})
     pool, alias = pool_of(connection), connection.alias
     end_without_close(lambda: query(alias), lambda: query(alias))
-    assert pool.snapshot().count("lent") == 2
     began = time.perf_counter()
     assert value(connection, "SELECT 3") == 3
     assert time.perf_counter() - began < SOON_S
@@ -163,6 +162,43 @@ def test_what_an_ended_thread_has_left_open_is_rolled_back(
     finally:
         with connection.cursor() as cursor:
             cursor.execute("DROP TABLE left_open")
+
+
+@pytest.mark.usefixtures("_no_collector")
+@pytest.mark.parametrize("threshold", [3, 0])
+def test_the_locks_of_an_ended_thread_go_though_nobody_waits_for_the_pool(
+    databases: Databases, threshold: float
+) -> None:
+    """Whoever waits for them waits on the server, with a connection of the pool in his hand."""
+    options = {"max_size": 4, "idle_in_transaction_threshold": threshold}
+    connection = databases.add(options)
+    pool, alias = pool_of(connection), connection.alias
+
+    def lock(with_: PooledWrapper) -> None:
+        with with_.cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = '10s'")
+            cursor.execute("SELECT pg_advisory_xact_lock(41)")
+
+    def leave() -> None:
+        wrapper(alias).set_autocommit(False)
+        lock(wrapper(alias))
+
+    end_without_close(leave)
+    began = time.perf_counter()
+    with transaction.atomic(alias):
+        lock(connection)
+    assert time.perf_counter() - began < 5
+    assert reclaimed(pool) == 1
+
+
+@pytest.mark.usefixtures("_no_collector")
+def test_what_an_ended_thread_had_is_closed_with_the_pool(databases: Databases) -> None:
+    connection = databases.add({"max_size": 2})
+    pool, alias = pool_of(connection), connection.alias
+    end_without_close(lambda: query(alias))
+    pool.close()
+    assert pool.snapshot().size == 0
+    eventually(lambda: databases.server.backends() == 0)
 
 
 @pytest.mark.parametrize("workers", [3, 0])

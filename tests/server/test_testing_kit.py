@@ -336,7 +336,11 @@ def test_a_thread_that_keeps_its_connection_is_named(connection: PooledWrapper) 
         keep.enter_context(lent_to_a_thread(connection.alias, "web-3"))
 
 
-def test_a_thread_that_ended_without_close_is_named(connection: PooledWrapper) -> None:
+def test_a_thread_that_ended_without_close_is_named(
+    connection: PooledWrapper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_psycopg_pooled.pool.lookout.SHORTEST_PAUSE_S", 60.0)
+    monkeypatch.setattr("django_psycopg_pooled.pool.lookout.LONGEST_PAUSE_S", 60.0)
     alias = connection.alias
 
     def work() -> None:

@@ -61,8 +61,9 @@ def test_keepalive_finds_the_dead_before_a_request_does() -> None:
 
 
 def test_an_idle_pool_of_min_size_without_duties_wakes_for_lifetimes_only() -> None:
-    scripted = ScriptedPool(min_size=1, max_lifetime=3600, idle_in_transaction_threshold=0)
+    scripted = ScriptedPool(min_size=1, max_lifetime=3600)
     scripted.warm(1)
+    scripted.clock.advance(2)  # the lookout's last look, after which nothing is lent
     [(due, _, _)] = scripted.runtime._timers
     scripted.clock.advance(3000)
     assert [timer[0] for timer in scripted.runtime._timers] == [due]

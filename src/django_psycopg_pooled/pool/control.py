@@ -8,6 +8,7 @@ from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.fitness import Fitness
 from django_psycopg_pooled.pool.housekeeper import Housekeeper
 from django_psycopg_pooled.pool.opener import Opener
+from django_psycopg_pooled.pool.reclaimer import Reclaimer
 from django_psycopg_pooled.pool.returns import Returns
 from django_psycopg_pooled.pool.states import State
 from django_psycopg_pooled.pool.texts import closed_error, timeout_error
@@ -25,6 +26,7 @@ class Control:
         opener: Opener,
         returns: Returns,
         housekeeper: Housekeeper,
+        reclaimer: Reclaimer,
         alarm: Alarm,
     ) -> None:
         self._core = core
@@ -32,6 +34,7 @@ class Control:
         self._opener = opener
         self._returns = returns
         self._housekeeper = housekeeper
+        self._reclaimer = reclaimer
         self._alarm = alarm
 
     def configure(self, changes: dict[str, object]) -> None:
@@ -90,6 +93,7 @@ class Control:
 
     def close(self, timeout: float) -> None:
         self._shut()
+        self._reclaimer.run()  # nobody else will: no thread of the pool's looks from now on
         core = self._core
         self._wait_until(lambda: not core.ledger.opening, timeout)
 

@@ -40,6 +40,7 @@ class Lender:
         opener: Opener,
         returns: Returns,
         queue: Queue,
+        lookout: Lookout,
     ) -> None:
         self._core = core
         self._fitness = fitness
@@ -47,7 +48,7 @@ class Lender:
         self._opener = opener
         self._returns = returns
         self._queue = queue
-        self._lookout = Lookout(core)
+        self._lookout = lookout
         self._monotonic = core.clock.monotonic
         self._is_tidy = core.driver.is_tidy
         self._here = core.observer.here

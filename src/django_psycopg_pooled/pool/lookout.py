@@ -1,4 +1,4 @@
-"""Looking after transactions in which nothing happens."""
+"""Looking after what is lent: loans that nobody can end, transactions in which nothing happens."""
 
 import logging
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from django_psycopg_pooled.drivers.protocol import OPEN_TRANSACTION
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.entry import Entry
+from django_psycopg_pooled.pool.reclaimer import Reclaimer
 from django_psycopg_pooled.pool.texts import idle_ended_report, idle_report
 from django_psycopg_pooled.pool.views import connection_facts
 
@@ -29,17 +30,22 @@ class Spell:
 
 
 class Lookout:
-    """Reports what is idle in a transaction for longer than the option says; one for each pool.
+    """Looks through the loans of one pool now and then.
 
-    Looks some times while the threshold passes, as long as something is lent; then sleeps until the
-    next checkout wakes it. Without threads (num_workers=0) nobody looks.
+    Takes back what nobody can give back any more: the locks that an ended thread has left on the
+    server would hold up others, who may never come to wait for the pool. And reports what is idle
+    in a transaction for longer than the option says.
+
+    Looks some times while the threshold passes, every second at least, as long as something is
+    lent; then sleeps until the next checkout wakes it. With num_workers=0 nobody looks.
 
     Guards: the pool's lock guards `core.looking` and `core.unwatched`. All else is touched by run()
     only, which is not called again before it has ended.
     """
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, reclaimer: Reclaimer) -> None:
         self._core = core
+        self._reclaimer = reclaimer
         self._books = core.ledger
         self._spells: dict[int, Spell] = {}
         self._logged_at: dict[str, float] = {}
@@ -49,26 +55,27 @@ class Lookout:
         core = self._core
         with core.lock:
             core.unwatched = False
-            wanted = bool(core.options.idle_in_transaction_threshold) and core.runtime.threaded
-            if core.looking or not wanted:
+            if core.looking or not core.runtime.threaded:
                 return
             core.looking = True
         self._come_again()
 
     def run(self) -> None:
-        """Look once, and say when to look again. Does not block but for logging and the hooks."""
+        """Look once, and say when to look again.
+
+        Blocks for logging, the hooks, and the closes of what interrupted calls have left.
+        """
         core = self._core
         try:
+            self._reclaimer.run()
             self._look(self._loans(), core.options.idle_in_transaction_threshold)
             core.listener.looked()
         except Exception:
             # A hook's or a defect: watching must not end what it watches, nor itself.
-            logger.exception("pool %r: looking after idle transactions failed", core.name)
-        told = any(spell.logged for spell in self._spells.values())
+            logger.exception("pool %r: looking after loans failed", core.name)
         with core.lock:
             ledger = core.ledger
-            limit = core.options.idle_in_transaction_threshold
-            wanted = (limit and (ledger.lent or self._spells)) or told
+            wanted = ledger.lent or self._spells
             # Critical section: whoever borrows after this finds that nobody looks. After the look,
             # so that the next one cannot begin beside it.
             core.looking = again = bool(wanted) and not ledger.closed
@@ -79,7 +86,6 @@ class Lookout:
     def _come_again(self) -> None:
         core = self._core
         limit = core.options.idle_in_transaction_threshold
-        # With 0 only the ends of what was told before are awaited.
         pause = min(max(limit / 3, SHORTEST_PAUSE_S), LONGEST_PAUSE_S) if limit else LONGEST_PAUSE_S
         core.runtime.call_at(core.clock.monotonic() + pause, self.run)
 

@@ -19,6 +19,7 @@ from django_psycopg_pooled.pool.housekeeper import Housekeeper
 from django_psycopg_pooled.pool.hygiene import Hygiene
 from django_psycopg_pooled.pool.leaks import Leaks
 from django_psycopg_pooled.pool.lender import Lender
+from django_psycopg_pooled.pool.lookout import Lookout
 from django_psycopg_pooled.pool.opener import Opener
 from django_psycopg_pooled.pool.queue import Queue
 from django_psycopg_pooled.pool.reclaimer import Reclaimer
@@ -69,9 +70,11 @@ class Pool(Lender):
         leaks = Leaks(core)
         returns = Returns(core, fitness, hygiene, opener, leaks, alarm)
         reclaimer = Reclaimer(core, returns)
-        super().__init__(core, fitness, alarm, opener, returns, Queue(core, opener, reclaimer))
+        queue = Queue(core, opener, reclaimer)
+        lookout = Lookout(core, reclaimer)
+        super().__init__(core, fitness, alarm, opener, returns, queue, lookout)
         self._housekeeper = Housekeeper(core, fitness, opener, reclaimer, leaks, alarm)
-        self._control = Control(core, fitness, opener, returns, self._housekeeper, alarm)
+        self._control = Control(core, fitness, opener, returns, self._housekeeper, reclaimer, alarm)
         # The core and the ledger know these, too; but each request asks.
         self.options = options  # those that hold now
         self.closed = False  # close() was called

@@ -21,8 +21,8 @@ class Reclaimer:
     """Finds loans of one pool that nobody can end any more; belongs to the pool.
 
     A thread has ended without close(), its wrapper was collected, or an exception from outside hit
-    in the middle of a checkout or checkin. Runs before a request has to wait, while it waits, and
-    with the housekeeping.
+    in the middle of a checkout or checkin. Runs before a request has to wait, while it waits, with
+    the housekeeping, with each look of the Lookout, and when the pool is closed.
     """
 
     def __init__(self, core: Core, returns: Returns) -> None:
