@@ -432,6 +432,12 @@ def test_a_statement_that_runs_prepared_is_well(databases: Databases) -> None:
         assert not list(other)
 
 
+def test_what_is_no_statement_is_refused(databases: Databases) -> None:
+    databases.add(alias="default")
+    with pytest.raises(TypeError, match="statement is 5; it must be a queryset, or SQL"):
+        assert_prepared(5).__enter__()  # type: ignore[arg-type]
+
+
 def test_a_statement_that_is_not_executed_in_the_block_fails(databases: Databases) -> None:
     things = with_things(databases)
     found = Thing._default_manager.using(things.alias).filter(name="one")

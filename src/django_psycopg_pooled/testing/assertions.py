@@ -116,11 +116,10 @@ def assert_prepared(
     statement  a queryset, or SQL with %s, as for add_prepare_target(); its parameters do not count
     using      the alias; None for the queryset's, or "default"
 
-    A queryset's count(), get(), exists() and slices are other statements. Does not block.
+    A queryset's count(), get(), exists() and slices are other statements. Does not block. Raises
+    TypeError for anything else.
     """
-    if using is None:
-        using = "default" if isinstance(statement, str) else statement.db
-    pool = pools[using]
+    pool = pools[str(using or getattr(statement, "db", "default"))]
     sql = statement if isinstance(statement, str) else pool._sql_of(statement)
     text = fingerprint(sql)
     hits, calls = _hits(pool, text), _calls(pool, text)
