@@ -1,12 +1,18 @@
 """Schemas change under prepared statements; their users notice nothing, or once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext as nothing
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, NotSupportedError, transaction
+from django.contrib.postgres.signals import (
+    get_citext_oids,
+    get_hstore_oids,
+    register_type_handlers,
+)
+from django.db import DatabaseError, InternalError, NotSupportedError, transaction
 from django.db.backends.postgresql.psycopg_any import is_psycopg3
+from django.db.backends.signals import connection_created
 
 from devtools.postgres import PostgresServer
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
@@ -89,6 +95,129 @@ def test_in_a_transaction_a_stale_statement_raises_once(
             return row(wrapper(things.alias))
 
     assert in_thread(elsewhere) == expected
+
+
+MOODS = (
+    "DROP TABLE IF EXISTS moods; DROP TYPE IF EXISTS mood; CREATE TYPE mood AS ENUM ('sad', 'ok');"
+    "CREATE TABLE moods AS SELECT n AS id, 'ok'::mood AS mood FROM generate_series(1, 2) n"
+)
+# As PostgreSQL's manual has a label taken away: another type of that name, made of the texts.
+ANOTHER_ENUM = (
+    "BEGIN; ALTER TYPE mood RENAME TO mood_old; CREATE TYPE mood AS ENUM ('sad', 'ok', 'glad');"
+    "ALTER TABLE moods ALTER mood TYPE mood USING mood::text::mood; DROP TYPE mood_old; COMMIT"
+)
+COUNT_MOODS = "SELECT count(*) FROM moods WHERE mood = %s"
+SET_MOOD = "UPDATE moods SET mood = %s WHERE id = %s"
+
+
+@pytest.fixture
+def moods(things: PooledWrapper, change: Callable[[str], object]) -> PooledWrapper:
+    """An alias that has prepared what has an enum among its parameters."""
+    change(MOODS)
+    assert [moods_of(things, "ok"), moods_of(things, "sad")] == [2, 0]
+    set_mood(things, "ok")
+    assert facts(things, COUNT_MOODS[:24]).hits == 2
+    return things
+
+
+def moods_of(connection: PooledWrapper, mood: str) -> Any:
+    with connection.cursor() as cursor:
+        cursor.execute(COUNT_MOODS, [mood])
+        return cursor.fetchone()[0]
+
+
+def set_mood(connection: PooledWrapper, mood: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(SET_MOOD, [mood, 1])
+
+
+def test_outside_a_transaction_nobody_notices_that_a_type_is_another_one_of_its_name(
+    moods: PooledWrapper, change: Callable[[str], object]
+) -> None:
+    change(ANOTHER_ENUM)
+    for _ in range(2):
+        set_mood(moods, "glad")
+        assert [moods_of(moods, "glad"), moods_of(moods, "ok")] == [1, 1]
+        moods.close()
+    for text in (COUNT_MOODS, SET_MOOD):
+        assert facts(moods, text[:24]).state == "prepared"
+        assert facts(moods, text[:24]).connections == 1
+
+
+def test_in_a_transaction_another_type_of_that_name_raises_once(
+    moods: PooledWrapper, change: Callable[[str], object]
+) -> None:
+    change(ANOTHER_ENUM)
+    with (
+        pytest.raises(InternalError, match="cache lookup failed for type"),
+        transaction.atomic(using=moods.alias),
+    ):
+        moods_of(moods, "glad")
+
+    def update() -> Any:
+        with transaction.atomic(using=moods.alias):
+            set_mood(wrapper(moods.alias), "glad")
+            return moods_of(wrapper(moods.alias), "glad")
+
+    assert [update(), update(), in_thread(update)] == [1, 1, 1]
+    assert facts(moods, COUNT_MOODS[:24]).state == "prepared"
+
+
+@pytest.fixture
+def hstores(things: PooledWrapper, change: Callable[[str], object]) -> Iterator[PooledWrapper]:
+    """An alias that has prepared what has an hstore among its parameters."""
+    change("CREATE EXTENSION hstore; CREATE TABLE hstores (h hstore)")
+    things.close()
+    prepared_pool(things).drain()
+    connection_created.connect(register_type_handlers)
+    try:
+        keep(things)
+        assert facts(things, KEEP[:20]).hits == 1
+        yield things
+    finally:
+        connection_created.disconnect(register_type_handlers)
+        get_hstore_oids.cache_clear()  # type: ignore[attr-defined]
+        get_citext_oids.cache_clear()  # type: ignore[attr-defined]
+        change("DROP TABLE hstores; DROP EXTENSION hstore")
+
+
+KEEP = "INSERT INTO hstores VALUES (%s)"
+ANOTHER_EXTENSION = (
+    "DROP TABLE hstores; DROP EXTENSION hstore; CREATE EXTENSION hstore;"
+    "CREATE TABLE hstores (h hstore)"
+)
+
+
+def keep(connection: PooledWrapper) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(KEEP, [{"a": "1"}])
+        assert cursor.rowcount == 1
+
+
+def test_outside_a_transaction_nobody_notices_that_an_extension_was_created_again(
+    hstores: PooledWrapper, change: Callable[[str], object]
+) -> None:
+    """Django goes on with the oids that the extension's types had before."""
+    change(ANOTHER_EXTENSION)
+    for _ in range(3):
+        keep(hstores)
+        hstores.close()
+    with transaction.atomic(using=hstores.alias):
+        keep(hstores)
+
+
+def test_in_a_transaction_an_extension_created_again_raises_once(
+    hstores: PooledWrapper, change: Callable[[str], object]
+) -> None:
+    change(ANOTHER_EXTENSION)
+    with pytest.raises(InternalError), transaction.atomic(using=hstores.alias):
+        keep(hstores)
+    for _ in range(2):
+        with transaction.atomic(using=hstores.alias):
+            keep(hstores)
+    hstores.close()
+    with transaction.atomic(using=hstores.alias):
+        keep(hstores)
 
 
 def test_a_table_that_is_gone_is_an_error_as_ever(

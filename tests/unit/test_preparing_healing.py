@@ -82,6 +82,29 @@ def test_an_error_of_the_statement_itself_is_raised_and_not_run_twice(code: str)
     assert scene.execute(SQL, 1) == "prepared"
 
 
+def test_what_is_outdated_before_it_is_prepared_runs_as_it_is_for_good() -> None:
+    """The driver goes on naming a type that is gone."""
+    scene = hot()
+    other = scene.connect()
+    scene.binding.on_prepare = [Refused("XX000", True)]
+    assert scene.execute(SQL, 1, cursor=other) == "plain"
+    assert scene.execute(SQL, 1, cursor=other) == "plain"
+    [facts] = scene.preparer.report()
+    assert (facts.state, facts.sqlstate) == ("denied", "XX000")
+
+
+def test_what_is_outdated_before_it_is_prepared_raises_in_a_transaction_once() -> None:
+    scene = hot()
+    other = scene.connect()
+    other.connection.inside = True
+    scene.binding.on_prepare = [Refused("XX000", True), Refused("XX000", True)]
+    with pytest.raises(Refused):
+        scene.execute(SQL, 1, cursor=other)
+    other.connection.broken = False
+    assert scene.execute(SQL, 1, cursor=other) == "plain"
+    assert not other.connection.broken
+
+
 def test_an_error_that_plain_execution_has_too_does_not_make_it_stale() -> None:
     scene = hot()
     scene.binding.on_run = [Refused("42P01")]

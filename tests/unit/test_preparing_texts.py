@@ -2,7 +2,7 @@
 
 import pytest
 
-from django_psycopg_pooled.drivers.preparing import is_refusal, numbered
+from django_psycopg_pooled.drivers.preparing import is_outdated, is_refusal, numbered
 from django_psycopg_pooled.preparing.texts import closer_objection, objection, placeholders
 
 FIT = [
@@ -93,3 +93,12 @@ def test_placeholders_are_numbered_and_doubled_signs_are_single_again() -> None:
 def test_a_refusal_is_told_from_what_befalls_any_statement() -> None:
     assert all(map(is_refusal, ("42P18", "0A000", "22007", "54023", "42601")))
     assert not any(map(is_refusal, ("", "57014", "08006", "40001", "55P03", "53300", "25P02")))
+
+
+def test_what_is_outdated_is_told_from_other_errors_of_the_same_code() -> None:
+    assert is_outdated("0A000", "RevalidateCachedQuery", "cached plan must not change result type")
+    assert is_outdated("XX000", "getTypeInputInfo", "cache lookup failed for type 17020")
+    assert not is_outdated("0A000", "transformColumnRef", "cross-database references")
+    assert not is_outdated("XX000", "fmgr_info_cxt_security", "cache lookup failed for function 5")
+    assert not is_outdated("XX000", None, None)
+    assert not is_outdated("42704", "lookup_type", "cache lookup failed for type 17020")

@@ -55,8 +55,9 @@ class Binding(Protocol):
         """Prepare it on the cursor's connection: one round trip, two more if *guarded*.
 
         Begins a transaction where plain execution would. Raises the driver's exception. *guarded*:
-        under a savepoint of its own, so that after an exception that is_refusal() the transaction
-        is as it was; after any other exception it is as plain execution would have left it.
+        under a savepoint of its own, so that after an exception that is_refusal(), or says that
+        is_outdated_plan(), the transaction is as it was; after any other exception it is as plain
+        execution would have left it.
         """
 
     def run(self, cursor: Any, plain: Plain, query: Any, statement: Any, values: Any) -> None:
@@ -86,11 +87,7 @@ class Binding(Protocol):
         """The server's code for an error; empty if it has none."""
 
     def is_outdated_plan(self, error: BaseException) -> bool:
-        """Whether it says that a cached plan does not fit the schema any more.
-
-        0A000 alone says other things too: by the function of the server that reports it, which no
-        language translates.
-        """
+        """Whether it says that a statement does not fit the schema any more: see is_outdated()."""
 
     def is_elsewhere(self, cursor: Any) -> bool:
         """Whether a pooler stands between that lets one client's statements answer another's.
@@ -104,6 +101,18 @@ class Binding(Protocol):
 def is_refusal(sqlstate: str) -> bool:
     """Whether a PREPARE that fails with it says that the text is not for preparing."""
     return sqlstate.startswith(_ABOUT_THE_TEXT)
+
+
+def is_outdated(sqlstate: str, function: str | None, message: str | None) -> bool:
+    """Whether an error says that what was prepared does not fit the schema any more.
+
+    Either code says other things too. 0A000 is told by the *function* of the server that reports
+    it. XX000 by its *message*, since many functions meet a type that is gone: as with an enum that
+    was replaced, or an extension that was dropped and created again. No language translates either.
+    """
+    if sqlstate == "0A000":
+        return function == "RevalidateCachedQuery"
+    return sqlstate == "XX000" and (message or "").startswith("cache lookup failed for type ")
 
 
 def numbered(sql: str) -> str:

@@ -15,7 +15,13 @@ import psycopg2
 from psycopg2 import _psycopg, extensions, extras
 from psycopg2._range import NumberRangeAdapter, RangeAdapter
 
-from django_psycopg_pooled.drivers.preparing import Plain, Types, is_refusal, numbered
+from django_psycopg_pooled.drivers.preparing import (
+    Plain,
+    Types,
+    is_outdated,
+    is_refusal,
+    numbered,
+)
 from django_psycopg_pooled.drivers.showing import ShowsStatements
 
 _OURS = "django_psycopg_pooled."
@@ -113,7 +119,8 @@ class Psycopg2Binding:
             try:
                 own.execute(statement.prepare)
             except psycopg2.Error as error:
-                if guarded and is_refusal(self.sqlstate(error)):
+                code = self.sqlstate(error)
+                if guarded and (is_refusal(code) or self.is_outdated_plan(error)):
                     own.execute(_UNDO)
                     own.execute(_RELEASE)
                 raise
@@ -155,11 +162,10 @@ class Psycopg2Binding:
         return getattr(error, "pgcode", None) or ""
 
     def is_outdated_plan(self, error: BaseException) -> bool:
-        return (
-            isinstance(error, psycopg2.Error)
-            and error.pgcode == "0A000"
-            and error.diag.source_function == "RevalidateCachedQuery"
-        )
+        if not isinstance(error, psycopg2.Error):
+            return False
+        said = error.diag
+        return is_outdated(self.sqlstate(error), said.source_function, said.message_primary)
 
     def is_elsewhere(self, cursor: Any) -> bool:
         with _cursor_of_our_own(cursor) as own:

@@ -14,7 +14,14 @@ from psycopg import abc, capabilities, errors, generators
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq import ExecStatus, Format
 
-from django_psycopg_pooled.drivers.preparing import NAME_PREFIX, Plain, Types, is_refusal, numbered
+from django_psycopg_pooled.drivers.preparing import (
+    NAME_PREFIX,
+    Plain,
+    Types,
+    is_outdated,
+    is_refusal,
+    numbered,
+)
 
 # What is used of psycopg beside its public interface.
 _CURSOR_HOOKS = (
@@ -163,11 +170,7 @@ class PsycopgBinding:
         return getattr(error, "sqlstate", None) or ""
 
     def is_outdated_plan(self, error: BaseException) -> bool:
-        return (
-            isinstance(error, psycopg.Error)
-            and error.sqlstate == "0A000"
-            and error.diag.source_function == "RevalidateCachedQuery"
-        )
+        return isinstance(error, psycopg.Error) and _is_outdated(error)
 
     def is_elsewhere(self, cursor: Any) -> bool:
         return bool(self._wait(cursor, _is_elsewhere(cursor._conn)))
@@ -238,12 +241,17 @@ def _prepare(cursor: Any, statement: Statement, guarded: bool) -> Iterator[Any]:
     for result in (yield from generators.execute(pgconn)):
         if result.status == ExecStatus.FATAL_ERROR:
             error = errors.error_from_result(result, encoding=pgconn._encoding)
-            if guarded and is_refusal(error.sqlstate or ""):
+            if guarded and (is_refusal(error.sqlstate or "") or _is_outdated(error)):
                 yield from connection._exec_command(_UNDO)
                 yield from connection._exec_command(_RELEASE)
             raise error
     if guarded:
         yield from connection._exec_command(_RELEASE)
+
+
+def _is_outdated(error: psycopg.Error) -> bool:
+    code, said = error.sqlstate or "", error.diag
+    return is_outdated(code, said.source_function, said.message_primary)
 
 
 def _is_elsewhere(connection: Any) -> Generator[Any, Any, bool]:

@@ -47,7 +47,8 @@ class Keeper:
             binding.prepare(cursor, statement, guarded=guarded)
         except Exception as error:
             code = binding.sqlstate(error)
-            if not is_refusal(code):
+            # Outdated already: the driver names a type that is gone.
+            if not is_refusal(code) and not binding.is_outdated_plan(error):
                 raise
             lost = inside and not guarded  # the transaction
             if code == THERE_ALREADY:
