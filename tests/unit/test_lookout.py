@@ -409,6 +409,35 @@ def test_a_loan_that_ends_just_after_the_last_look_has_its_end_told(shop: Shop) 
     assert len(shop.ended) == 1
 
 
+@pytest.mark.parametrize("said", [False, True], ids=["before", "after"])
+def test_an_exception_from_outside_in_a_checkout_does_not_end_the_looking(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, said: bool
+) -> None:
+    call_at = shop.runtime.call_at
+
+    def interrupted(when: float, task: Any) -> None:
+        if said:
+            call_at(when, task)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.runtime, "call_at", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            shop.pool.checkout()
+    looks: list[float] = []
+    look = shop.pool._lookout._look
+
+    def observed(loans: Any, limit: float) -> None:
+        looks.append(shop.clock.now)
+        look(loans, limit)
+
+    shop.pool._lookout._look = observed  # type: ignore[method-assign]
+    shop.begin()
+    shop.clock.advance(20)
+    assert 19 <= len(looks) == len(set(looks)) <= 21
+    assert len(shop.begun) == 1
+
+
 def test_without_threads_nobody_looks(make_shop: MakeShop) -> None:
     """A limit: the option's text says so."""
     shop = make_shop(num_workers=0)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from django_psycopg_pooled.pool.states import State
 from tests.unit.scripted_pool import ScriptedPool, audit
 
 
@@ -110,3 +111,85 @@ def test_connections_that_were_opened_ahead_are_looked_after_before_their_first_
     scripted.clock.advance(61)
     assert scripted.counts() == {"idle": 2}
     assert all(connection.closed for connection in scripted.driver.opened[:2])
+
+
+# ---- whoever is due first is seen to, whatever was due when the alarm was set
+
+
+def test_what_comes_above_min_size_after_the_alarm_was_set_is_closed_after_max_idle() -> None:
+    scripted = ScriptedPool(min_size=2, max_size=4, max_idle=600, max_lifetime=3600)
+    scripted.pool.wait()  # until it has two idle connections, which will want nothing for an hour
+    scripted.clock.advance(10)
+    scripted.warm(4)
+    scripted.clock.advance(610)
+    assert scripted.counts() == {"idle": 2}
+
+
+def test_an_older_one_that_was_lent_when_the_alarm_was_set_is_closed_at_its_age() -> None:
+    scripted = ScriptedPool(max_lifetime=3600, max_lifetime_jitter=0, max_idle=9000)
+    lease = scripted.pool.checkout()
+    scripted.clock.advance(3000)
+    scripted.warm(1)
+    scripted.pool.checkin(lease)
+    scripted.clock.advance(610)
+    assert scripted.driver.opened[0].closed
+    assert scripted.counts() == {"idle": 1}
+
+
+class Runs:
+    """Counts the runs of a pool's housekeeping."""
+
+    def __init__(self, scripted: ScriptedPool) -> None:
+        self.count = 0
+        self._reclaim = scripted.pool._housekeeper._reclaimer.run
+        scripted.pool._housekeeper._reclaimer = self  # type: ignore[assignment]
+
+    def run(self) -> None:
+        self.count += 1
+        self._reclaim()
+
+
+def test_one_that_is_lent_beyond_its_age_wakes_nobody_meanwhile() -> None:
+    scripted = ScriptedPool(min_size=2, max_size=2, max_lifetime=3600, max_lifetime_jitter=0)
+    lease = scripted.pool.checkout()
+    scripted.clock.advance(1800)
+    scripted.warm(1)
+    runs = Runs(scripted)
+    scripted.clock.advance(3500)
+    assert lease.entry.retire_at < scripted.clock.now - 1600
+    assert runs.count <= 4
+    scripted.pool.checkin(lease)
+    assert lease.entry.state is State.CLOSED
+
+
+def test_the_runs_do_not_multiply_however_often_the_alarm_is_set_anew() -> None:
+    scripted = ScriptedPool(min_size=1, leak_threshold=5.0, max_lifetime=600)
+    runs = Runs(scripted)
+    hours = []
+    for _ in range(4):
+        before = runs.count
+        for _ in range(240):
+            lease = scripted.pool.checkout()
+            scripted.clock.advance(7)
+            scripted.pool.checkin(lease)
+            scripted.clock.advance(8)
+        hours.append(runs.count - before)
+    assert max(hours) < 360  # one for each loan that is told, and some for ages
+
+
+def test_an_exception_from_outside_while_the_alarm_is_set_does_not_end_the_housekeeping(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scripted = ScriptedPool(max_idle=600)
+    leases = [scripted.pool.checkout() for _ in range(2)]
+
+    def interrupted(when: float, task: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scripted.runtime, "call_at", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            scripted.pool.checkin(leases[0])
+    scripted.pool.checkin(leases[1])
+    scripted.clock.advance(601)
+    assert scripted.counts() == {}

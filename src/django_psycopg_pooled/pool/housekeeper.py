@@ -37,8 +37,8 @@ class Housekeeper:
     def run(self) -> None:
         """Do all that is due, and say when to come again. Blocks for closes and checks."""
         core = self._core
-        with core.lock:
-            core.ledger.disarm()
+        if not self._alarm.rings():
+            return
         try:
             self._reclaimer.run()
             self._leaks.look()

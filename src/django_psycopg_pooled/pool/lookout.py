@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 
 from django_psycopg_pooled.drivers.protocol import OPEN_TRANSACTION
 from django_psycopg_pooled.pool.core import Core
@@ -46,6 +47,7 @@ class Lookout:
     def __init__(self, core: Core, reclaimer: Reclaimer) -> None:
         self._core = core
         self._reclaimer = reclaimer
+        self._turn = 0  # the number of the next look; who makes `core.looking` true counts it up
         self._books = core.ledger
         self._spells: dict[int, Spell] = {}
         self._logged_at: dict[str, float] = {}
@@ -53,19 +55,28 @@ class Lookout:
     def wake(self) -> None:
         """Something is lent: see that somebody looks. Does not block."""
         core = self._core
-        with core.lock:
-            core.unwatched = False
-            if core.looking or not core.runtime.threaded:
-                return
-            core.looking = True
-        self._come_again()
+        unsaid = False
+        try:
+            with core.lock:
+                core.unwatched = False
+                if core.looking or not core.runtime.threaded:
+                    return
+                unsaid = core.looking = True
+            self._come_again()
+            unsaid = False
+        finally:
+            if unsaid:  # an exception from outside: else nobody would look any more
+                with core.lock:
+                    core.looking, core.unwatched = False, True
 
-    def run(self) -> None:
+    def run(self, turn: int) -> None:
         """Look once, and say when to look again.
 
         Blocks for logging, the hooks, and the closes of what interrupted calls have left.
         """
         core = self._core
+        if turn != self._turn:  # another has been called since, by one who did not know of this
+            return
         try:
             self._reclaimer.run()
             self._look(self._loans(), core.options.idle_in_transaction_threshold)
@@ -87,7 +98,8 @@ class Lookout:
         core = self._core
         limit = core.options.idle_in_transaction_threshold
         pause = min(max(limit / 3, SHORTEST_PAUSE_S), LONGEST_PAUSE_S) if limit else LONGEST_PAUSE_S
-        core.runtime.call_at(core.clock.monotonic() + pause, self.run)
+        self._turn += 1
+        core.runtime.call_at(core.clock.monotonic() + pause, partial(self.run, self._turn))
 
     def _loans(self) -> list[tuple[Entry, int]]:
         with self._core.lock:

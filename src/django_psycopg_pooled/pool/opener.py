@@ -184,6 +184,7 @@ class Opener:
         with core.lock:
             if entry.retire_at == math.inf:  # else it was ousted while it was opened
                 entry.retire_at = now + core.options.lifetime(core.share())
+            core.ledger.disarm()  # it may be above min_size, or retire before all others
             core.counters.connections_s += now - began
             core.demand.saw_connect(now - began)
             core.outage = core.outage.over()
