@@ -340,6 +340,19 @@ def test_without_a_pooler_the_session_is_where_we_have_connected_to(
 
 
 @pytest.mark.parametrize("inside", [False, True])
+def test_without_a_pooler_nobody_keeps_statements_apart_and_the_question_leaves_nothing(
+    binding: Binding, connection: Any, inside: bool
+) -> None:
+    if inside:
+        run(connection, "BEGIN")
+    assert not binding.keeps_apart(connection.cursor())
+    assert binding.is_idle(connection) is not inside
+    cursor = connection.cursor()
+    cursor.execute("SELECT count(*) FROM pg_prepared_statements")
+    assert cursor.fetchone() == (0,)
+
+
+@pytest.mark.parametrize("inside", [False, True])
 def test_a_plan_cache_mode_holds_for_its_statement_alone(
     binding: Binding, connection: Any, inside: bool
 ) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from django.db import Error, connections, transaction
 
-from devtools.pgbouncer import BEFORE_1_20, FROM_1_21, PgBouncer
+from devtools.pgbouncer import BEFORE_1_20, FROM_1_21, Edition, PgBouncer
 from devtools.postgres import PostgresServer
 from django_psycopg_pooled import pools
 from django_psycopg_pooled.integration.database_pool import DatabasePool
@@ -30,7 +30,10 @@ COUNT = "SELECT count(*) FROM pg_prepared_statements"
 
 # What PgBouncer there is, and what it is told. 1.24 keeps 200 by default, its forerunners none.
 OLD, TOLD, UNTOLD = "before-1.20", "max_prepared_statements", "no-max_prepared_statements"
-KINDS = {
+# The same, and no transaction may have more than one statement.
+BY_STATEMENT = "statement mode"
+STATEMENT_MODE = [f"{kind}, {BY_STATEMENT}" for kind in (OLD, TOLD, UNTOLD)]
+KINDS: dict[str, tuple[Edition, dict[str, Any]]] = {
     OLD: (BEFORE_1_20, {}),
     TOLD: (FROM_1_21, {"max_prepared_statements": 100}),
     UNTOLD: (FROM_1_21, {"max_prepared_statements": 0}),
@@ -46,7 +49,9 @@ def behind(kinds: Iterable[str]) -> pytest.MarkDecorator:
 
 @pytest.fixture(scope="module")
 def bouncer(server: PostgresServer, request: pytest.FixtureRequest) -> Iterator[PgBouncer]:
-    edition, told = KINDS[request.param]
+    edition, told = KINDS[request.param.partition(",")[0]]
+    if BY_STATEMENT in request.param:
+        told = {**told, "pool_mode": "statement"}
     program = edition.program()
     require(program, edition.missing)
     with PgBouncer(server, program=program, default_pool_size=SERVERS, **told) as bouncer:
@@ -232,3 +237,19 @@ def test_a_pool_beside_the_pooler_goes_on_preparing(bounced: Bounced) -> None:
     assert wrapper(beside.alias).pool is not behind.pool
     assert hits(beside) > 0
     assert sum(each.connections for each in pool_of(beside).prepared()) > 0
+
+
+@behind(STATEMENT_MODE)
+@pytest.mark.parametrize("pooler", ["", "pgbouncer"])
+def test_in_statement_mode_no_statement_fails_and_no_connection_is_lost(
+    bounced: Bounced, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest, pooler: str
+) -> None:
+    """PgBouncer ends the connection of whoever begins a transaction there."""
+    connection = bounced.through(pooler=pooler)
+    clients = Clients(connection.alias)
+    clients.run(atomic=False)
+    assert (clients.served, clients.errors) == (CLIENTS * ROUNDS, [])
+    assert pool_of(connection).get_stats()["connections_lost"] == 0
+    apart = request.node.callspec.params["bouncer"].partition(",")[0] in APART
+    assert (hits(connection) > 0) is apart
+    assert len(warnings(caplog)) == (not apart)

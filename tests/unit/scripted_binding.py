@@ -47,7 +47,7 @@ class Cursor:
 
 
 class ScriptedBinding:
-    """Prepares in a list. `on_prepare`, `on_run`, `on_plain`: what the next of these raise."""
+    """Prepares in a list. `on_prepare`, `on_probe` ...: what the next of these raise."""
 
     by_default = True
     unavailable = ""
@@ -56,6 +56,7 @@ class ScriptedBinding:
     def __init__(self, clock: ManualClock) -> None:
         self.log: list[str] = []
         self.on_prepare: list[Exception] = []
+        self.on_probe: list[Exception] = []
         self.on_run: list[Exception] = []
         self.on_plain: list[Exception] = []
         self.bindable = True
@@ -109,6 +110,13 @@ class ScriptedBinding:
     def is_elsewhere(self, cursor: Any) -> bool:
         self.log.append("ask")
         return self.elsewhere
+
+    def keeps_apart(self, cursor: Any) -> bool:
+        self.log.append("probe")
+        if self.on_probe:
+            cursor.connection.inside = True  # lost, or ended: not idle in any case
+            raise self.on_probe.pop(0)
+        return False
 
     def plain(self, query: Any, params: Any) -> None:
         self.log.append("plain")

@@ -166,6 +166,32 @@ def test_a_loss_in_a_transaction_has_the_pooler_looked_for_at_the_next_prepare()
     assert scene.preparer.off
 
 
+def test_a_pooler_that_does_not_bear_the_question_is_asked_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """PgBouncer in statement mode ends connections for what it does not bear."""
+    scene = Scene(threshold=0, asks=True)
+    scene.binding.elsewhere = True
+    scene.binding.on_probe = [Refused("08P01")]
+    with pytest.raises(Refused):
+        scene.execute(SQL, 1)
+    scene.cursor = scene.connect()
+    assert [scene.execute(SQL, 1), scene.execute(SQL, 1)] == ["plain", "plain"]
+    assert scene.log() == "ask, probe, plain, plain"
+    assert len(caplog.messages) == 1
+
+
+def test_a_question_that_was_cancelled_is_asked_again() -> None:
+    scene = Scene(threshold=0, asks=True)
+    scene.binding.elsewhere = True
+    scene.binding.on_probe = [Refused("57014")]
+    with pytest.raises(Refused):
+        scene.execute(SQL, 1)
+    scene.cursor = scene.connect()
+    scene.binding.elsewhere = False
+    assert scene.execute(SQL, 1) == "prepared"
+
+
 def test_a_text_that_goes_stale_again_and_again_is_demoted() -> None:
     scene = hot()
     for _ in range(5):

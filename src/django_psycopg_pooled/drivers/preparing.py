@@ -90,11 +90,16 @@ class Binding(Protocol):
         """Whether it says that a statement does not fit the schema any more: see is_outdated()."""
 
     def is_elsewhere(self, cursor: Any) -> bool:
-        """Whether a pooler stands between that lets one client's statements answer another's.
+        """Whether the server's process is not whom we connected to: a pooler stands between.
 
-        That is so if the server's process is not whom we connected to; but a pooler may keep them
-        apart. One round trip if there is none, some more else. Changes nothing, in a transaction or
-        outside.
+        One round trip. Changes nothing, in a transaction or outside.
+        """
+
+    def keeps_apart(self, cursor: Any) -> bool:
+        """Whether that pooler has no client's statements answer another's. A few round trips.
+
+        Raises the driver's exception where a pooler does not bear the question; in a transaction
+        that is lost then. May leave a statement behind, of a name that nobody else has.
         """
 
 

@@ -172,6 +172,9 @@ class Psycopg2Binding:
             own.execute("SELECT pg_catalog.pg_backend_pid()")
             return bool(own.fetchone()[0] != cursor.connection.info.backend_pid)
 
+    def keeps_apart(self, cursor: Any) -> bool:
+        return False  # no pooler reads SQL
+
 
 def _cursor_of_our_own(cursor: Any) -> Any:
     """Another one on its connection, which nobody watches: the user's stays as it is."""

@@ -175,6 +175,9 @@ class PsycopgBinding:
     def is_elsewhere(self, cursor: Any) -> bool:
         return bool(self._wait(cursor, _is_elsewhere(cursor._conn)))
 
+    def keeps_apart(self, cursor: Any) -> bool:
+        return bool(self._wait(cursor, _keeps_apart(cursor._conn)))
+
     def _wait(self, cursor: Any, steps: Any) -> Any:
         connection = cursor._conn
         try:
@@ -255,24 +258,35 @@ def _is_outdated(error: psycopg.Error) -> bool:
 
 
 def _is_elsewhere(connection: Any) -> Generator[Any, Any, bool]:
-    pgconn = connection.pgconn
     result = yield from connection._exec_command(b"SELECT pg_catalog.pg_backend_pid()")
-    if int(result.get_value(0, 0)) == pgconn.backend_pid:
-        return False
+    return int(result.get_value(0, 0)) != int(connection.pgconn.backend_pid)
+
+
+def _keeps_apart(connection: Any) -> Generator[Any, Any, bool]:
     # PgBouncer from 1.21 on gives statements other names on the server, and prepares them there as
-    # they are needed. In a transaction, so that the same session answers to the end.
-    idle = pgconn.transaction_status == _IDLE
-    if idle:
-        yield from connection._exec_command(b"BEGIN")
+    # they are needed: one that looks for its own name finds nothing. Otherwise it finds itself, or
+    # is not found. No transaction of our own: in statement mode PgBouncer ends connections for it.
+    pgconn = connection.pgconn
     probe = f"{NAME_PREFIX}probe_{secrets.token_hex(8)}".encode()
-    pgconn.send_prepare(probe, b"SELECT 1")
-    yield from generators.execute(pgconn)
     asked = b"SELECT count(*) FROM pg_catalog.pg_prepared_statements WHERE name = '%b'" % probe
-    result = yield from connection._exec_command(asked)
+    pgconn.send_prepare(probe, asked)
+    yield from _done(connection)
+    pgconn.send_query_prepared(probe, ())
+    try:
+        result = yield from _done(connection)
+    except errors.InvalidSqlStatementName:
+        return False
     yield from _close(connection, probe)
-    if idle:
-        yield from connection._exec_command(b"COMMIT")
-    return int(result.get_value(0, 0)) > 0
+    return int(result.get_value(0, 0)) == 0
+
+
+def _done(connection: Any) -> Generator[Any, Any, Any]:
+    """The result of what was sent. Raises the driver's exception."""
+    pgconn = connection.pgconn
+    for result in (yield from generators.execute(pgconn)):
+        if result.status == ExecStatus.FATAL_ERROR:
+            raise errors.error_from_result(result, encoding=pgconn._encoding)
+    return result
 
 
 def _close(connection: Any, name: bytes) -> Iterator[Any]:

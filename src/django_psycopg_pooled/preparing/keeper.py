@@ -9,6 +9,7 @@ from django_psycopg_pooled.preparing.plan import Doubt, Plan, Variant
 
 NOT_THERE, THERE_ALREADY = "26000", "42P05"
 NO_RIGHT = "42501"
+OPERATOR = "57"  # has cancelled, or stops the server
 
 
 class Keeper:
@@ -98,6 +99,18 @@ class Keeper:
         del holdings[variant]
 
     def _is_elsewhere(self, cursor: Any) -> bool:
-        self.is_away = self.is_away or bool(self._binding.is_elsewhere(cursor))
+        binding = self._binding
+        if not self.is_away and binding.is_elsewhere(cursor):
+            try:
+                if not binding.keeps_apart(cursor):
+                    self.is_away = True
+            except Exception as error:
+                if binding.sqlstate(error).startswith(OPERATOR):
+                    raise
+                # A pooler that does not bear the question is not asked again: it may have ended
+                # the connection for it.
+                self.is_away = True
+                if not binding.is_idle(cursor.connection):
+                    raise
         self._wonders = False  # not sooner: others must not prepare meanwhile
         return self.is_away
