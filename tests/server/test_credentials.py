@@ -13,10 +13,20 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connections
 
+from devtools.pgbouncer import BEFORE_1_20, FROM_1_21, Edition, PgBouncer
 from devtools.postgres import PostgresServer
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
 from tests.server.databases import Databases
-from tests.server.support import Call, borrow, eventually, fill, pool_of, value, wrapper
+from tests.server.support import (
+    Call,
+    borrow,
+    eventually,
+    fill,
+    pool_of,
+    require,
+    value,
+    wrapper,
+)
 
 ROLE = "rotating"
 
@@ -150,6 +160,61 @@ def test_a_password_that_stays_wrong_is_asked_for_twice_and_the_request_fails_at
     assert len(calls) == 2
     assert "hunter2" not in str(raised.value)
     assert "hunter2" not in repr(pool_of(connection)) + pool_of(connection).as_table()
+
+
+@pytest.fixture(params=[BEFORE_1_20, FROM_1_21], ids=lambda edition: edition.name)
+def bouncer(server: PostgresServer, request: pytest.FixtureRequest) -> Iterator[PgBouncer]:
+    """Asks the server for passwords; tells clients no more than that theirs is wrong."""
+    edition: Edition = request.param
+    require(edition.program(), edition.missing)
+    options = {
+        "auth_type": "scram-sha-256",
+        "auth_user": server.user,
+        "auth_query": "SELECT usename, passwd FROM pg_shadow WHERE usename = $1",
+    }
+    with PgBouncer(server, program=edition.program(), **options) as bouncer:
+        yield bouncer
+
+
+def through(bouncer: PgBouncer, databases: Databases, credentials: object) -> PooledWrapper:
+    options = {"credentials": credentials, "credentials_ttl": 3600, "pooler": "pgbouncer"}
+    return databases.add(
+        {**options, "min_size": 0, "timeout": 20},
+        USER=ROLE, PASSWORD="old", HOST=bouncer.host, PORT=str(bouncer.port),
+    )  # fmt: skip
+
+
+def test_a_kept_password_that_pgbouncer_refuses_is_asked_for_again_and_fails_no_request(
+    databases: Databases, vault: Vault, bouncer: PgBouncer
+) -> None:
+    connection = through(bouncer, databases, vault)
+    assert value(connection, "SELECT current_user") == ROLE
+    connection.close()
+    pool_of(connection).drain()
+    vault.rotate()
+    began = time.monotonic()
+    assert value(connection, "SELECT current_user") == ROLE
+    assert time.monotonic() - began < 10
+    assert vault.calls == 2
+    databases.remove()
+
+
+def test_a_password_that_pgbouncer_goes_on_refusing_fails_the_request_at_once(
+    databases: Databases, vault: Vault, bouncer: PgBouncer
+) -> None:
+    """It is no outage, even if others were let in before."""
+    connection = through(bouncer, databases, vault)
+    assert value(connection, "SELECT current_user") == ROLE
+    connection.close()
+    pool_of(connection).drain()
+    vault.rotate()
+    vault.password = "wrong"
+    began = time.monotonic()
+    with pytest.raises(OperationalError, match="SASL authentication failed"):
+        connection.ensure_connection()
+    assert time.monotonic() - began < 10
+    assert vault.calls == 2
+    databases.remove()
 
 
 def test_a_callable_that_raises_fails_the_request_with_its_own_words(databases: Databases) -> None:

@@ -5,19 +5,21 @@ from collections.abc import Callable
 
 # libpq gives a failed connect no SQLSTATE, only the server's words, so its words it is. In another
 # language nothing matches, and the failure counts as passing: requests then wait for `timeout`.
+# "SASL" and "no such" are PgBouncer's: the first says of a wrong password as of an unknown user.
 _REFUSED = re.compile(
-    r"password authentication failed"
+    r"(?:password|SASL) authentication failed"
     r"|no password supplied"
     r"|no pg_hba\.conf entry"
     r'|(?:database|role) "[^"]*" does not exist'
     r"|role \"[^\"]*\" is not permitted to log in"
     r"|permission denied for database"
+    r"|no such (?:database|user)"
     r"|certificate verify failed"
     r"|server does not support SSL"
     r"|invalid connection option"
 )
 
-_WRONG_PASSWORD = re.compile(r"password authentication failed|no password supplied")
+_WRONG_PASSWORD = re.compile(r"(?:password|SASL) authentication failed|no password supplied")
 # PgBouncer's words, and RDS Proxy's.
 _NO_OPTIONS = re.compile(r"unsupported startup parameter|doesn't support command-line options")
 
