@@ -1,5 +1,6 @@
 """What a borrower has done to the server session behind a connection."""
 
+import weakref
 from collections.abc import Callable
 from enum import IntFlag
 from typing import Any
@@ -42,6 +43,23 @@ _OPEN = 16  # effects of the transaction that is open are kept this many bits fu
 _SETTLED = (1 << _OPEN) - 1
 
 
+class Held(weakref.ref[Any]):
+    """A named cursor that may be open on the server; weak, for it may have all its rows."""
+
+    __slots__ = ("number", "withhold")
+
+    def __init__(self, cursor: Any) -> None:
+        super().__init__(cursor)  # type: ignore[call-arg]
+        # The collector clears references before it ends what refers to the cursor, and closes it.
+        self.number = id(cursor)
+        self.withhold: bool = cursor.withhold and not cursor.closed
+
+    def left_open(self) -> bool:
+        """Whether it outlives its transaction, and nobody has closed it, or can do so any more."""
+        cursor = self()
+        return self.withhold and (cursor is None or not cursor.closed)
+
+
 class Session:
     """The traces in one server session; lives as long as its connection.
 
@@ -82,8 +100,8 @@ class Session:
         self.evict_on: tuple[str, ...] = ()
         # What target_session_attrs asks for, if it is to be asked for again: see Driver.check().
         self.wanted = ""
-        # Named cursors that may be open still.
-        self.held: list[Any] = []
+        # Named cursors that may be open still. Not empty while one is that outlives transactions.
+        self.held: list[Held] = []
         # Where the last statement was executed, raw (see Observer); None if there was none in this
         # loan. When it began, and when it ended if it has; seconds on the clock.
         self.last: Any = None
@@ -138,16 +156,40 @@ class Session:
 
     def hold(self, cursor: Any) -> None:
         """A named cursor was opened: WITH HOLD it outlives its transaction until it is closed."""
-        self.held = [held for held in self.held if not held.closed]
-        self.held.append(cursor)
+        kept: list[Held] = []
+        lost: Held | None = None
+        for held in self.held:
+            known = held()
+            if known is None:
+                if held.withhold:
+                    lost = held  # one stands for all of them
+            elif known is not cursor and not known.closed:
+                kept.append(held)
+        if lost is not None:
+            lost.number = 0
+            kept.append(lost)
+        kept.append(Held(cursor))
+        self.held = kept
+
+    def holds(self, cursor: Any) -> bool:
+        """Whether *cursor*, which hold() was told of, was opened in this loan and not closed."""
+        number = id(cursor)
+        return any(held.number == number for held in self.held)
+
+    def let_go(self, cursor: Any) -> None:
+        """*cursor*, which hold() was told of, was closed."""
+        number = id(cursor)
+        self.held = [held for held in self.held if held.number != number]
 
     def leftovers(self) -> int:
         """What must be reset before the next borrower: effects, as bits."""
         self.settle()
-        if any(cursor.withhold and not cursor.closed for cursor in self.held):
+        if any(held.left_open() for held in self.held):
             self.dirt |= Effect.CURSORS
-        for cursor in self.held:
-            cursor.abandon()
+        for held in self.held:
+            cursor = held()
+            if cursor is not None:
+                cursor.abandon()
         self.held = []
         if self.dirt & _TEMPORARY:
             self.temporary_goes()

@@ -120,6 +120,16 @@ class WatchedServerCursor(WatchedPsycopgCursor):
         """
         self._closed = True
 
+    def close(self: Any) -> None:
+        if self._query is None:  # nothing was executed, or another has declared it by SQL
+            super().close()  # type: ignore[misc]
+            return
+        session: WatchedSession = self.connection._pool_session
+        if not session.holds(self):
+            self.abandon()  # it was not at hand when its loan ended
+        super().close()  # type: ignore[misc]
+        session.let_go(self)
+
     def execute(self: Any, query: Any, params: Any = None, **kwargs: Any) -> Any:
         self.connection._pool_session.hold(self)
         return super().execute(query, params, **kwargs)
@@ -145,8 +155,11 @@ class WatchedPsycopg2Cursor(ShowsStatements, WatchedCursor):
     def close(self: Any) -> None:
         if self.name is not None and self.query is not None:
             session: WatchedSession = self.connection._pool_session
-            if self not in session.held:
+            if not session.holds(self):
                 return  # abandoned: the next borrower's session knows no such cursor
+            super().close()  # type: ignore[misc]
+            session.let_go(self)
+            return
         super().close()  # type: ignore[misc]
 
     def _executed(self) -> None:

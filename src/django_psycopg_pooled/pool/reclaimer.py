@@ -9,7 +9,6 @@ from django_psycopg_pooled.pool.borrower import borrower
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.entry import Entry, Lease
 from django_psycopg_pooled.pool.returns import Returns
-from django_psycopg_pooled.session import Effect
 
 logger = logging.getLogger(__name__)
 
@@ -95,36 +94,20 @@ def _references(entry: Entry) -> int:
     return sys.getrefcount(entry.connection)
 
 
-def _unread(entry: Entry) -> list[Any]:
-    """The named cursors that only its session refers to, taken out of that."""
-    session, held = entry.session, entry.session.held
-    unread = [
-        cursor
-        for cursor, count in zip(held, _cursor_references(entry), strict=False)
-        if count <= OWN_CURSOR_REFERENCES
-    ]
-    if any(cursor.withhold and not cursor.closed for cursor in unread):
-        session.dirt |= Effect.CURSORS
-    session.held = [cursor for cursor in held if cursor not in unread]
-    return unread
-
-
-def _cursor_references(entry: Entry) -> list[int]:
-    """How many refer to each of its named cursors, the session among them."""
-    return [sys.getrefcount(cursor) for cursor in entry.session.held]
+def _unread(_entry: Entry) -> list[Any]:
+    """What only its session refers to: nothing, that has weak references to named cursors."""
+    return []
 
 
 def _alone() -> Entry:
-    """One whose connection and named cursor nobody else refers to."""
+    """One whose connection nobody else refers to."""
     entry = Entry(0, 0.0)
     entry.connection = object()
-    entry.session.held = [object()]
     return entry
 
 
 # The entry's and the session's, and those that asking makes.
 OWN_REFERENCES = _references(_alone())
-[OWN_CURSOR_REFERENCES] = _cursor_references(_alone())
 
 
 def _is_alive(entry: Entry) -> bool:
