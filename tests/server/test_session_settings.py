@@ -1,17 +1,22 @@
 """Settings of DATABASES that shape a session: they hold for every borrower, not only the first."""
 
 import datetime
+import os
+import socket
 import zoneinfo
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections, transaction
+from django.db import InternalError, connections, transaction
 from django.db.backends.postgresql.psycopg_any import IsolationLevel, is_psycopg3
 from django.test import override_settings
 
+from django_psycopg_pooled.integration.parameters import KEEPALIVE, in_force
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
-from tests.server.databases import Databases
+from tests.server.databases import ABSENT, Databases
 from tests.server.support import borrow, eventually, in_thread, pool_of, value, wrapper
 
 NOON = "SELECT '2026-07-01 12:00:00+00'::timestamptz"
@@ -255,3 +260,121 @@ def test_the_plan_cache_mode_of_a_pool_holds_for_every_borrower_and_after_a_rese
     with connection.cursor() as cursor:
         cursor.execute("SET plan_cache_mode = auto")
     assert value(again(connection), "SHOW plan_cache_mode") == "force_custom_plan"
+
+
+# Where libpq finds `options`, in the order in which it looks; each hides the ones after it.
+SOURCES = ["given", "service", "PGSERVICE", "PGOPTIONS"]
+THEIRS = "-c search_path=theirs -c work_mem=7MB"
+
+
+@pytest.fixture
+def put(
+    databases: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., PooledWrapper]:
+    """Makes an alias for which the user has put parameters into the source of that name."""
+
+    def put(source: str, pool: Any = ABSENT, **params: str) -> PooledWrapper:
+        if source == "given":
+            return databases.add(pool, options=params)
+        if source == "PGOPTIONS":
+            monkeypatch.setenv("PGOPTIONS", params["options"])
+            return databases.add(pool)
+        file = tmp_path / "services.conf"
+        file.write_text("\n".join(["[shop]", *(f"{key}={params[key]}" for key in params)]) + "\n")
+        monkeypatch.setenv("PGSERVICEFILE", str(file))
+        if source == "service":
+            return databases.add(pool, options={"service": "shop"})
+        monkeypatch.setenv("PGSERVICE", "shop")
+        return databases.add(pool)
+
+    return put
+
+
+def settings_of(connection: PooledWrapper) -> dict[str, str]:
+    names = ("search_path", "work_mem", "plan_cache_mode", "idle_in_transaction_session_timeout")
+    return {name: value(connection, f"SHOW {name}") for name in names}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("zone", ["UTC", "America/Lima"])
+def test_settings_among_libpqs_options_hold_wherever_they_are_and_after_a_reset(
+    put: Callable[..., PooledWrapper], source: str, zone: str
+) -> None:
+    pool = {"plan_cache_mode": "force_custom_plan", "idle_in_transaction_timeout": 50}
+    connection = put(source, pool, options=f"{THEIRS} -c timezone={zone}")
+    assert time_zone(connection) == "UTC"
+    first = settings_of(connection)
+    assert list(first.values()) == ["theirs", "7MB", "force_custom_plan", "50s"]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SET search_path = mine; SET work_mem = '9MB'; SET plan_cache_mode = auto;"
+            " SET idle_in_transaction_session_timeout = 7; SET timezone = 'Asia/Tokyo'"
+        )
+    assert time_zone(again(connection)) == "UTC"
+    assert settings_of(connection) == first
+
+
+def test_options_of_the_user_hide_those_of_the_environment_as_with_stock(
+    put: Callable[..., PooledWrapper], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGOPTIONS", THEIRS)
+    for options in ("-c search_path=own", ""):
+        connection = put("given", options=options)
+        assert value(connection, "SHOW work_mem") == "4MB"
+
+
+def test_a_time_zone_of_the_environment_does_not_come_back_by_a_reset(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGTZ", "Asia/Tokyo")
+    connection = databases.add()
+    assert time_zone(connection) == "UTC"
+    with connection.cursor() as cursor:
+        cursor.execute("SET work_mem = '9MB'")
+    assert time_zone(again(connection)) == "UTC"
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_who_asks_for_sessions_that_only_read_keeps_them_after_a_refused_write(
+    put: Callable[..., PooledWrapper], source: str
+) -> None:
+    connection = put(source, options="-c default_transaction_read_only=on")
+    for _ in range(2):
+        with connection.cursor() as cursor, pytest.raises(InternalError, match="read-only"):
+            cursor.execute("CREATE TABLE refused ()")
+        again(connection)
+
+
+def socket_option(connection: PooledWrapper, name: int) -> int:
+    connection.ensure_connection()
+    with socket.socket(fileno=os.dup(connection.connection.fileno())) as line:
+        return line.getsockopt(socket.IPPROTO_TCP, name)
+
+
+@pytest.mark.parametrize("source", SOURCES[:3])
+def test_keepalives_of_the_user_hold_wherever_they_are_and_ours_beside_them(
+    put: Callable[..., PooledWrapper], source: str
+) -> None:
+    connection = put(source, keepalives_idle="77", tcp_user_timeout="4321")
+    assert socket_option(connection, socket.TCP_KEEPIDLE) == 77
+    assert socket_option(connection, socket.TCP_USER_TIMEOUT) == 4321
+    assert socket_option(connection, socket.TCP_KEEPINTVL) == KEEPALIVE["keepalives_interval"]
+    assert socket_option(connection, socket.TCP_KEEPCNT) == KEEPALIVE["keepalives_count"]
+
+
+def test_a_unix_socket_of_a_service_needs_no_keepalives(
+    put: Callable[..., PooledWrapper], databases: Databases
+) -> None:
+    connection = put("service", application_name="shop")
+    connection.settings_dict["HOST"] = str(databases.server.data.parent)
+    assert value(connection, "SELECT inet_server_addr() IS NULL") is True
+    assert value(connection, "SHOW application_name") == "shop"
+
+
+def test_the_environments_limit_for_a_connect_holds(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCONNECT_TIMEOUT", "9")
+    connection = databases.add()
+    borrow(connection)
+    assert in_force(connection.connection)["connect_timeout"] == "9"

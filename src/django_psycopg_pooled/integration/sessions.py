@@ -15,19 +15,18 @@ from django_psycopg_pooled.execution.watched import READ_ONLY, WatchedSession
 from django_psycopg_pooled.integration.credentials import Credentials
 from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.integration.identity import Identity
+from django_psycopg_pooled.integration.parameters import (
+    in_force,
+    keep_alive,
+    names_service,
+    user_options,
+    with_limits,
+)
 from django_psycopg_pooled.options import PoolOptions
 from django_psycopg_pooled.session import ANYTHING, Effect
 
 logger = logging.getLogger(__name__)
 
-# So that a peer that is gone without a word is noticed: in 10 s while data is on its way to it, in
-# a minute while nothing is. Without them it takes the system's two hours. The user's values win.
-KEEPALIVE = {
-    "keepalives_idle": 30,
-    "keepalives_interval": 10,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,  # milliseconds
-}
 EVICT_ON = ("08", "57P01", "57P02", "57P03")
 FOR_READING = ("read-only", "standby", "prefer-standby")
 STOCK_SETUP: Any = getattr(DatabaseWrapper, "_configure_connection")  # noqa: B009
@@ -64,6 +63,12 @@ class Sessions:
         # Whether the server takes settings in the start-up packet: old PgBouncers do not.
         self._takes_startup_options = not options.pooler
         self._knows_who_answers = bool(options.pooler)
+        # Whether the last connect was by a service file.
+        self._in_service = False
+        # Whether settings are SET: those of the packet would hide the service file's.
+        self._sets = False
+        # Whether RESET ALL returns to what is wanted; PGTZ, too, overrules the packet.
+        self._starts_as_wanted = True
 
     def open(self) -> Any:
         """A new driver connection, ready for Django. Blocks; raises what the driver raises."""
@@ -72,10 +77,14 @@ class Sessions:
         try:
             DRIVER.tidy(connection)
             self._look_who_answers(connection)
-            connection._pool_session = self._new_session()
+            said = in_force(connection)
+            if self._in_service:
+                keep_alive(connection, said)
+            connection._pool_session = self._new_session(said)
             connection.cursor_factory = watched(connection.cursor_factory)
             if hasattr(connection, "server_cursor_factory"):
                 connection.server_cursor_factory = watched(connection.server_cursor_factory)
+            self._look_at_time_zone(connection)
             self._configure(wrapper, connection)
         except BaseException:
             DRIVER.close(connection)
@@ -103,13 +112,19 @@ class Sessions:
             self._alias, DRIVER.server_pid(connection), pid,
         )  # fmt: skip
 
+    def _look_at_time_zone(self, connection: Any) -> None:
+        zone = self._identity.time_zone
+        if zone and connection.info.parameter_status("TimeZone") != zone:
+            self._starts_as_wanted = False  # now Django sets it
+
     def restorer(self) -> Callable[[Any], None] | None:
         """What gives a session back what RESET ALL took; None if the start-up packet does it."""
         if self._wrapper_class._makes_its_own:
             return self._refuse
         stock = self._wrapper_class._configure_connection is STOCK_SETUP
         role = self._identity.settings["OPTIONS"].get("assume_role")
-        if stock and self._takes_startup_options and not role:
+        starts_as_wanted = self._takes_startup_options and self._starts_as_wanted
+        if stock and starts_as_wanted and not role:
             return None
         return self._restore
 
@@ -129,15 +144,19 @@ class Sessions:
             wrapper._configure_connection(connection)
         finally:
             wrapper.connection = None  # only garbage collection ends a wrapper
+        if self._sets and self._takes_startup_options:
+            with connection.cursor() as cursor:
+                for name, value in self._of_pool().items():
+                    cursor.execute("SELECT pg_catalog.set_config(%s, %s, false)", [name, value])
 
     def _connect(self, wrapper: Any) -> Any:
-        params = self._params(wrapper)
+        given = wrapper.get_connection_params()
         try:
-            return wrapper.get_new_connection({**params, **self._asked(), **self._startup(params)})
+            return wrapper.get_new_connection(self._params(given))
         except DRIVER.Error as error:
             if not self._mended(error):
                 raise
-        return wrapper.get_new_connection({**params, **self._asked(), **self._startup(params)})
+        return wrapper.get_new_connection(self._params(given))
 
     def _mended(self, error: BaseException) -> bool:
         """Whether a second attempt can succeed where the first one failed."""
@@ -153,14 +172,12 @@ class Sessions:
             return True
         return False
 
-    def _params(self, wrapper: Any) -> dict[str, Any]:
-        params: dict[str, Any] = wrapper.get_connection_params()
-        # Without it a server that swallows packets would hold a slot for minutes.
-        patience = max(2, math.ceil(min(self._options.timeout, 3600.0)))
-        params = {"connect_timeout": patience, **KEEPALIVE, **params}
+    def _params(self, given: dict[str, Any]) -> dict[str, Any]:
+        params = with_limits({**given, **self._asked()}, self._options.timeout)
+        self._in_service = names_service(params)
         if self._options.pooler and "prepare_threshold" in params:
             params["prepare_threshold"] = None  # the next statement may meet another session
-        return DRIVER.connect_params(params)
+        return DRIVER.connect_params({**params, **self._startup(params)})
 
     def _asked(self) -> dict[str, Any]:
         """What the user's `credentials` say at this moment."""
@@ -168,29 +185,36 @@ class Sessions:
 
     def _startup(self, params: dict[str, Any]) -> dict[str, Any]:
         """Settings in the start-up packet: no SET for them, and RESET ALL returns to them."""
+        if not self._takes_startup_options:
+            return {}
+        options = user_options(params)
+        if options is None:
+            self._sets, self._starts_as_wanted = True, False
+            return {}
+        wanted = {"TimeZone": self._identity.time_zone, **self._of_pool()}
+        settings = [f"-c {name}={_escaped(value)}" for name, value in wanted.items() if value]
+        return {"options": " ".join([options, *settings]).strip()} if settings else {}
+
+    def _of_pool(self) -> dict[str, str]:
+        """The server's settings that the pool's options ask for."""
         wanted = {
-            "TimeZone": self._identity.time_zone,
             "plan_cache_mode": self._options.plan_cache_mode,
             "idle_in_transaction_session_timeout": self._idle_limit(),
         }
-        settings = [f"-c {name}={_escaped(value)}" for name, value in wanted.items() if value]
-        if not settings or not self._takes_startup_options:
-            return {}
-        return {"options": " ".join([params.get("options", ""), *settings]).strip()}
+        return {name: value for name, value in wanted.items() if value}
 
     def _idle_limit(self) -> str:
         """In whole milliseconds; empty for none."""
         limit = self._options.idle_in_transaction_timeout
         return str(math.ceil(limit * 1000)) if limit else ""
 
-    def _new_session(self) -> WatchedSession:
+    def _new_session(self, said: dict[str, str]) -> WatchedSession:
+        """said   the parameters of its connection, wherever the user has put them"""
         session = self._statements.session()
         session.watching = watched
-        attrs = self._identity.settings["OPTIONS"].get("target_session_attrs")
+        attrs = said.get("target_session_attrs", "")
         session.wanted = attrs if attrs in FOR_WRITING else ""
-        by_wish = attrs in FOR_READING or SETTING in self._identity.settings["OPTIONS"].get(
-            "options", ""
-        )
+        by_wish = attrs in FOR_READING or SETTING in said.get("options", "")
         reads = () if by_wish else (READ_ONLY,)
         session.evict_on = (*EVICT_ON, *reads, *self._options.evict_on)
         session.watched = self._watched()
