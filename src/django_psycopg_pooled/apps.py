@@ -26,6 +26,7 @@ class PooledConfig(AppConfig):
             return
         from django_psycopg_pooled.integration.schema import forget_plans_after_migrations
         from django_psycopg_pooled.integration.work import label_work
+        from django_psycopg_pooled.management.migrated import OTHER_PROCESSES
         from django_psycopg_pooled.management.process import answer_questions
 
         checks.register(check_databases, "django_psycopg_pooled")
@@ -33,3 +34,4 @@ class PooledConfig(AppConfig):
         label_work()
         answer_questions()
         post_migrate.connect(forget_plans_after_migrations, dispatch_uid="django_psycopg_pooled")
+        post_migrate.connect(OTHER_PROCESSES.forget_plans, dispatch_uid=OTHER_PROCESSES.__module__)

@@ -220,6 +220,23 @@ def test_in_a_transaction_an_extension_created_again_raises_once(
         keep(hstores)
 
 
+def test_what_selects_a_changed_column_heals_what_only_compares_it(
+    things: PooledWrapper, change: Callable[[str], object]
+) -> None:
+    """Of the latter the server says nothing: see known limits."""
+
+    def count() -> Any:
+        with things.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM things WHERE name = %s", ["ONE"])
+            return cursor.fetchone()[0]
+
+    assert [count(), row(things, BY_ID)] == [0, ("one",)]
+    change("CREATE EXTENSION IF NOT EXISTS citext; ALTER TABLE things ALTER name TYPE citext")
+    assert row(things, BY_ID) == ("one",)
+    assert [count(), count()] == [1, 1]
+    assert facts(things, "SELECT count").state == "prepared"
+
+
 def test_a_table_that_is_gone_is_an_error_as_ever(
     things: PooledWrapper, change: Callable[[str], object]
 ) -> None:

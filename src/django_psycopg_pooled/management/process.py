@@ -99,8 +99,19 @@ def _incidents(pool: DatabasePool, args: Mapping[str, Any]) -> dict[str, Any]:
     return {"incidents": list(map(asdict, pool.incidents()))}
 
 
+def _forget_plans(pool: DatabasePool, args: Mapping[str, Any]) -> dict[str, Any]:
+    pool.forget_plans()
+    return {}
+
+
+FORGET_PLANS = "forget_plans"
 # A new ask is one line here.
-LOOKS = {"queries": _queries, "prepared": _prepared, "incidents": _incidents}
+LOOKS = {
+    "queries": _queries,
+    "prepared": _prepared,
+    "incidents": _incidents,
+    FORGET_PLANS: _forget_plans,
+}
 
 
 def facts() -> dict[str, Any]:
