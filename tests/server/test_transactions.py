@@ -1,10 +1,15 @@
 """Transactions that a borrower leaves behind, and close() where one does not expect it."""
 
+import time
+import weakref
 from collections.abc import Iterator
+from typing import Any
+from unittest import mock
 
 import pytest
 from django.db import Error, InterfaceError, ProgrammingError, connections, transaction
 
+from devtools.postgres import PostgresServer
 from django_psycopg_pooled.drivers.protocol import TransactionStatus
 from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
@@ -157,6 +162,87 @@ def test_the_session_ending_inside_atomic_does_not_hurt_the_next_one(
     assert notes(databases) == 1
 
 
+@pytest.mark.parametrize("release", ["request", "transaction"])
+@pytest.mark.parametrize("fails", [True, False])
+def test_to_leave_atomic_on_a_broken_connection_borrows_no_other(
+    databases: Databases, release: str, fails: bool
+) -> None:
+    """Django switches autocommit on at the end, for which it would connect."""
+    connection = databases.add({"max_size": 1, "timeout": 5, "release": release})
+    pool, ran, requests = pool_of(connection), [], []
+
+    def work() -> None:
+        with transaction.atomic(using=connection.alias):
+            value(connection, "SELECT 1")
+            requests.append(pool.get_stats()["requests_num"])
+            transaction.on_commit(lambda: ran.append(1), using=connection.alias)
+            databases.server.terminate_backends("tests")
+            if fails:
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError if fails else Error):
+        work()
+    assert connection.connection is None
+    assert [pool.get_stats()["requests_num"]] == requests
+    assert connection.get_autocommit()
+    with transaction.atomic(using=connection.alias):
+        assert value(connection, "SELECT 1") == 1
+    assert value(connection, "SELECT 1") == 1
+    assert ran == []
+
+
+@pytest.mark.parametrize("release", ["request", "transaction"])
+def test_an_outage_does_not_hide_what_ended_a_transaction(release: str) -> None:
+    """P101 would come after the pool's whole `timeout`, in the place of the statement's error."""
+    with PostgresServer() as server:
+        server.create_database("tests")
+        databases = Databases(server)
+        connection = databases.add({"max_size": 1, "timeout": 5, "release": release})
+
+        def work() -> None:
+            with transaction.atomic(using=connection.alias):
+                value(connection, "SELECT 1")
+                server.stop("fast")
+                value(connection, "SELECT 2")
+
+        try:
+            began = time.monotonic()
+            with pytest.raises(Error) as caught:
+                work()
+            assert "P101" not in str(caught.value)
+            assert time.monotonic() - began < 4
+        finally:
+            connection.close()
+            connection.close_pool()
+            databases.remove()
+
+
+@pytest.mark.parametrize("pool", [{}, {"release": "transaction"}, False])
+def test_set_autocommit_connects_a_wrapper_that_has_not_been_used(
+    databases: Databases, pool: Any
+) -> None:
+    """As in stock: it is how some see whether the database is there."""
+    connection = databases.add(pool)
+    with mock.patch.object(connection, "connect", wraps=connection.connect) as connect:
+        connection.set_autocommit(True)
+    assert connect.call_count == 1
+    assert connection.autocommit
+
+
+@pytest.mark.parametrize("pool", [{}, {"release": "transaction"}])
+def test_a_loan_that_was_closed_without_autocommit_leaves_nothing_of_that(
+    databases: Databases, pool: dict[str, Any]
+) -> None:
+    connection = databases.add(pool)
+    connection.set_autocommit(False)
+    value(connection, "SELECT 1")
+    connection.close()
+    connection.set_autocommit(True)
+    assert connection.connection is None
+    assert value(connection, "SELECT 1") == 1
+    assert connection.get_autocommit()
+
+
 def test_hooks_of_a_transaction_that_was_closed_never_run(connection: PooledWrapper) -> None:
     ran: list[int] = []
     with transaction.atomic(using=connection.alias):
@@ -198,6 +284,43 @@ def test_a_server_side_cursor_that_was_not_exhausted_does_not_hurt_the_next_borr
     connection.close()
     assert_clean(connection)
     assert borrow(connection) == first
+
+
+@pytest.mark.filterwarnings("ignore:.*was deleted while still open:ResourceWarning")
+@pytest.mark.parametrize("withhold", [False, True])
+def test_named_cursors_that_nobody_closes_go_with_their_rows(
+    connection: PooledWrapper, withhold: bool
+) -> None:
+    """They were kept for the loan: 350 MB after 2,000 of them, stock's stays at 67 MB."""
+    borrow(connection)
+    gone = []
+    for count in range(3):
+        with transaction.atomic(using=connection.alias):
+            cursor = connection.connection.cursor(name=f"reader {count}", withhold=withhold)
+            cursor.execute("SELECT generate_series(1, 100)")
+            assert len(cursor.fetchmany(10)) == 10
+            gone.append(weakref.ref(cursor))
+            del cursor
+    assert [cursor() for cursor in gone] == [None, None, None]
+    open_ones = "SELECT count(*) FROM pg_cursors WHERE name <> ''"
+    assert value(connection, open_ones) == (3 if withhold else 0)
+    connection.close()
+    assert value(connection, open_ones) == 0
+
+
+def test_named_cursors_that_were_closed_cost_no_reset(
+    connection: PooledWrapper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        cursor = connection.chunked_cursor()
+        cursor.execute("SELECT generate_series(1, 100)")
+        assert len(cursor.fetchmany(10)) == 10
+        cursor.close()
+        del cursor
+    monkeypatch.setattr(DRIVER, "reset", None)
+    connection.close()
+    assert value(connection, "SELECT 1") == 1
+    assert pool_of(connection).get_stats()["returns_bad"] == 0
 
 
 def test_close_all_gives_back_what_every_alias_has(databases: Databases) -> None:

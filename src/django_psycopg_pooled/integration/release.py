@@ -15,6 +15,12 @@ from django.db.backends.utils import CursorWrapper
 from django_psycopg_pooled.drivers.protocol import TransactionStatus
 from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.integration.guards import bound
+from django_psycopg_pooled.integration.open_cursors import (
+    OpenCursor,
+    ReleasingCursor,
+    ReleasingDebugCursor,
+    forgetting,
+)
 from django_psycopg_pooled.integration.pool_finder import FindsPool
 from django_psycopg_pooled.pool.entry import Entry, Lease
 from django_psycopg_pooled.pool.pool import Pool
@@ -41,9 +47,10 @@ class EarlyRelease(FindsPool):
     """The part of a wrapper that gives back what no transaction and no open cursor needs.
 
     Steps aside, but for a look at a flag, unless the pool's option says "transaction". What keeps a
-    connection until close(): a transaction, a cursor that is not closed, traces in the session or
-    on the driver's connection, pool.pin(), and ensure_connection() or connect() called by anybody
-    but Django's cursors and transactions: whoever does that wants `connection.connection` itself.
+    connection until close(): a transaction, a driver's cursor that is neither closed nor gone,
+    traces in the session or on the driver's connection, pool.pin(), and ensure_connection() or
+    connect() called by anybody but Django's cursors and transactions: whoever does that wants
+    `connection.connection` itself.
     """
 
     _lease: Lease | None = None
@@ -53,12 +60,16 @@ class EarlyRelease(FindsPool):
     _pinned = True
     _greeting: "_Greeting | None" = None  # of the present request, or of an earlier one
     _goes_on = False  # the next loan is for the same request as the last
-    # Cursors of this loan that are open.
-    _open_cursors = 0
     # Django's code is between borrowing and using: the collector may end a cursor just then.
     _entering = 0
     _asks_itself = False  # the next call of ensure_connection() is its own
     ensure_connection = EnsureConnection()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Of all its loans: threads that share it, and the collector, add and discard at any line.
+        self._open_cursors: set[OpenCursor] = set()
+        self._forget_cursor = forgetting(self)
 
     def make_cursor(self, cursor: Any) -> Any:
         if not self._releases_early:
@@ -89,12 +100,59 @@ class EarlyRelease(FindsPool):
     def set_autocommit(
         self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False
     ) -> None:
+        if autocommit and self.connection is None and self._was_closed_in_between():
+            self._begin_anew()
+            return
         if self._releases_early is False:
             super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
             return
-        with self._borrowing():
-            super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
-        self._release()  # a transaction has ended, and its hooks have run
+        if (
+            not autocommit
+            or not self._releases_early
+            or not self.run_commit_hooks_on_set_autocommit_on
+            or self.connection is None
+        ):
+            self._switch(autocommit, force_begin_transaction_with_broken_autocommit)
+            return
+        self.run_commit_hooks_on_set_autocommit_on = False
+        switched = False
+        try:
+            self._switch(autocommit, force_begin_transaction_with_broken_autocommit)
+            switched = True
+        finally:
+            self.run_commit_hooks_on_set_autocommit_on = not switched
+        self.run_and_clear_commit_hooks()  # holding nothing: they may take long
+
+    def _switch(self, autocommit: bool, force_begin: bool) -> None:
+        """Stock's set_autocommit(); whatever becomes of it, nothing is held that nobody needs."""
+        try:
+            with self._borrowing():
+                super().set_autocommit(autocommit, force_begin)
+        finally:
+            self._release()
+
+    def _was_closed_in_between(self) -> bool:
+        """Whether close() has ended the loan in which autocommit was switched off.
+
+        So does Django at the end of atomic(), if it finds the connection broken.
+        """
+        return (
+            not self.autocommit
+            and self._pool is not None
+            and self._releases_early is not None
+            and bool(self.settings_dict["AUTOCOMMIT"])
+        )
+
+    def _begin_anew(self) -> None:
+        """Switch autocommit on for the next loan, which begins so.
+
+        To borrow for that would have whoever leaves atomic() wait in an outage for the whole
+        `timeout`, and would hide the exception that is on its way.
+        """
+        self.validate_no_atomic_block()
+        self.autocommit = True
+        self.run_on_commit = []
+        self.run_commit_hooks_on_set_autocommit_on = False
 
     def _ensure(self, stock: Callable[[], None]) -> None:
         own, self._asks_itself = self._asks_itself, False
@@ -176,10 +234,15 @@ class EarlyRelease(FindsPool):
             if borrows:
                 self._pinned = False
 
-    def _cursor_closed(self, lease: Lease | None) -> None:
-        if lease is not None and lease is self._lease:
-            self._open_cursors -= 1
+    def _cursor_closed(self, cursor: OpenCursor) -> None:
+        self._open_cursors.discard(cursor)
+        lease = self._lease
+        if lease is not None and cursor.loan is lease.ref:
             self._release()
+
+    def _is_read(self, lease: Lease) -> bool:
+        """Whether a cursor of this loan is open."""
+        return any(cursor.loan is lease.ref for cursor in tuple(self._open_cursors))
 
     def _release(self) -> None:
         """Give the connection back if nothing needs it. Blocks as Pool.checkin() does."""
@@ -188,7 +251,7 @@ class EarlyRelease(FindsPool):
             not self._releases_early
             or lease is None
             or lender is None
-            or self._open_cursors
+            or (self._open_cursors and self._is_read(lease))
             or self._entering
             or self._pinned
             or self.in_atomic_block
@@ -235,37 +298,3 @@ class _Collector:
 
 _collector = _Collector()
 gc.callbacks.append(_collector)
-
-
-class _Releasing:
-    """Mixed in before one of Django's cursor wrappers; tells the wrapper when it is closed."""
-
-    db: Any
-    cursor: Any
-    _loan: Lease | None = None
-
-    def __init__(self, cursor: Any, db: Any) -> None:
-        super().__init__(cursor, db)  # type: ignore[call-arg]
-        self._loan = db._lease
-        db._open_cursors += 1
-
-    def close(self) -> None:
-        try:
-            self.cursor.close()
-        finally:
-            self._tell()
-
-    def __del__(self) -> None:
-        self._tell()
-
-    def _tell(self) -> None:
-        loan, self._loan = self._loan, None
-        self.db._cursor_closed(loan)
-
-
-class ReleasingCursor(_Releasing, CursorWrapper):
-    """Django's cursor."""
-
-
-class ReleasingDebugCursor(_Releasing, CursorDebugWrapper):
-    """Django's cursor with DEBUG = True."""

@@ -83,7 +83,6 @@ class PooledWrapper(QuickCursors):
         self._releases_early = pool.options.release == "transaction"
         if self._releases_early:
             self._pinned = True
-            self._open_cursors = 0
         if self._lease is not None:
             self._give_back()  # somebody has taken `connection` away without close()
         # Not `allow_thread_sharing`, which takes a lock to read the same number.
@@ -143,6 +142,7 @@ class PooledWrapper(QuickCursors):
         super()._commit()
         if self._lease is not None:
             self._lease.entry.session.settled_at = time.monotonic()
+            self._release()  # what was begun by SQL may have ended
 
     def _rollback(self) -> None:
         lease = self._lease
@@ -151,6 +151,7 @@ class PooledWrapper(QuickCursors):
         if was_open and lease is not None:
             lease.entry.session.rolled_back()
             lease.entry.session.settled_at = time.monotonic()
+            self._release()
 
     def init_connection_state(self) -> None:
         """Nothing but Django's check of the server's version: the session is as it should be."""
