@@ -166,6 +166,25 @@ def test_forbidden_without_the_mark():
     with pytest.raises(RuntimeError, match="Database access not allowed"):
         Note.objects.count()
 """
+MIRROR_TESTS = """
+from django.db import connections
+from django.test import TransactionTestCase
+from notes.models import Note
+
+class Mirrored:
+    databases = {"default", "replica"}
+
+    def test_the_mirror_sees_what_was_written(self):
+        Note.objects.create(text="mine")
+        self.assertEqual(Note.objects.using("replica").filter(text="mine").count(), 1)
+        assert connections["replica"].pool is not connections["default"].pool
+
+class Mirrored1(Mirrored, TransactionTestCase):
+    pass
+
+class Mirrored2(Mirrored, TransactionTestCase):
+    pass
+"""
 FILES = {
     "project_settings.py": SETTINGS,
     "notes/__init__.py": "",
@@ -177,9 +196,10 @@ FILES = {
 
 
 def run(
-    databases: Databases, folder: Path, *arguments: str, pool: object = True
+    databases: Databases, folder: Path, *arguments: str, pool: object = True, **more: object
 ) -> subprocess.CompletedProcess[str]:
-    settings = {"default": databases.settings(pool)}
+    """more   other aliases of DATABASES"""
+    settings = {"default": databases.settings(pool), **more}
     return run_python(
         *arguments,
         cwd=folder,
@@ -222,6 +242,21 @@ def test_djangos_runner_passes(
     )  # fmt: skip
     assert_quiet_success(done)
     assert "Ran 11 tests" in done.stderr
+    assert left(databases) == []
+
+
+@pytest.mark.parametrize("parallel", ["1", "2"])
+def test_a_mirror_may_reach_the_server_by_another_address(
+    databases: Databases, script_folder: Write, parallel: str
+) -> None:
+    folder = script_folder({**FILES, "notes/tests.py": MIRROR_TESTS})
+    replica = databases.settings(HOST="localhost", TEST={"MIRROR": "default"})
+    done = run(
+        databases, folder, "-W", "default",
+        "-m", "django", "test", "--noinput", f"--parallel={parallel}", replica=replica,
+    )  # fmt: skip
+    assert_quiet_success(done)
+    assert "Ran 2 tests" in done.stderr
     assert left(databases) == []
 
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -104,6 +105,42 @@ def test_other_aliases_and_copies_of_the_database_are_no_hindrance(
     assert "test_tests" not in found(databases)
 
 
+def other_addresses(databases: Databases) -> list[dict[str, Any]]:
+    """The server's, by other words than the fixture's."""
+    server = databases.server
+    return [
+        {"HOST": "localhost"},
+        {"HOST": f"{server.host},{server.host}", "PORT": f"{server.port},{server.port}"},
+        {"HOST": str(server.data.parent)},
+    ]
+
+
+def test_pools_that_reach_the_database_by_another_address_are_no_hindrance(
+    databases: Databases, connection: PooledWrapper
+) -> None:
+    others = [databases.add(NAME="test_tests", **entry) for entry in other_addresses(databases)]
+    for other in others:
+        fill(pool_of(other), 1)
+    connection.creation.clone_test_db("1", verbosity=0)
+    clones = [databases.add(NAME="test_tests_1", **entry) for entry in other_addresses(databases)]
+    for other in others + clones:
+        fill(pool_of(other), 1)
+    connection.creation.destroy_test_db(suffix="1", verbosity=0)
+    connection.creation.destroy_test_db("tests", verbosity=0)
+    assert found(databases) == []
+
+
+def test_a_pool_of_another_database_stays_open_meanwhile(
+    databases: Databases, connection: PooledWrapper
+) -> None:
+    other = databases.add()
+    pid = borrow(other)
+    other.close()
+    connection.creation.clone_test_db("1", verbosity=0)
+    connection.creation.destroy_test_db(suffix="1", verbosity=0)
+    assert borrow(other) == pid
+
+
 def test_wrappers_of_other_threads_are_no_hindrance(
     databases: Databases, connection: PooledWrapper
 ) -> None:
@@ -163,7 +200,7 @@ def test_a_template_that_another_alias_has_idle_connections_to_can_be_copied(
     databases.server.create_database("pattern")
     try:
         databases.server.psql("CREATE TABLE from_pattern (n int)", "pattern")
-        pattern = databases.add(NAME="pattern")
+        pattern = databases.add(NAME="pattern", HOST="localhost")
         assert value(pattern, "SELECT 1") == 1
         pattern.close()
         connection = databases.add(TEST={"TEMPLATE": "pattern"})

@@ -61,10 +61,26 @@ class Registry:
     def close(self, settings: Mapping[str, object]) -> None:
         """Close every pool of the database that *settings* name. Blocks as Pool.close() does."""
         target = target_of(settings)
+        self._close([pool for pool, identity in self._found() if identity.target == target])
+
+    def close_everywhere(self, database: str) -> None:
+        """Close every pool of a database of that name, whatever its HOST and PORT.
+
+        One server may be reached by several: a test's mirror takes only the name from its primary.
+        Blocks as Pool.close() does.
+        """
+        found = self._found()
+        self._close([pool for pool, identity in found if identity.settings["NAME"] == database])
+
+    def _found(self) -> list[tuple[DatabasePool, Identity]]:
         with self._lock:
-            found = [(ref(), identity) for _, identity, ref in self._known]
-            closing = [pool for pool, identity in found if pool and identity.target == target]
-            self._held = {a: held for a, held in self._held.items() if held[0] not in closing}
+            known = [(ref(), identity) for _, identity, ref in self._known]
+        return [(pool, identity) for pool, identity in known if pool is not None]
+
+    def _close(self, closing: list[DatabasePool]) -> None:
+        with self._lock:
+            held_before = self._held
+            self._held = {a: held for a, held in held_before.items() if held[0] not in closing}
         for pool in closing:
             pool.close()
 
