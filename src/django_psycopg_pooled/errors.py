@@ -44,3 +44,9 @@ class NotBorrowed(ValueError):
     """A connection was given back that the pool has not lent."""
 
     code = "P105"
+
+
+class FinalizerRefused(RuntimeError):
+    """A finalizer that the garbage collector called wants a connection; its thread has the lock."""
+
+    code = "P106"

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connections, transaction
+from django.db import Error, OperationalError, connections, transaction
 
+from django_psycopg_pooled.errors import FinalizerRefused
 from django_psycopg_pooled.integration.driver import DRIVER
 from django_psycopg_pooled.integration.wrapper import PooledWrapper
 from django_psycopg_pooled.pool.pool import Pool
@@ -197,7 +198,7 @@ def test_what_an_ended_thread_had_is_closed_with_the_pool(databases: Databases) 
     pool, alias = pool_of(connection), connection.alias
     end_without_close(lambda: query(alias))
     pool.close()
-    assert pool.snapshot().size == 0
+    eventually(lambda: pool.snapshot().size == 0)
     eventually(lambda: databases.server.backends() == 0)
 
 
@@ -296,6 +297,109 @@ def test_a_new_thread_with_a_dead_ones_number_does_not_keep_its_connection(
         stop.set()
         for other in others:
             other.join(20)
+
+
+def test_a_cursor_that_outlives_its_thread_never_works_for_another_borrower(
+    databases: Databases,
+) -> None:
+    """Its rows would come and go with a stranger's transaction."""
+    connection = databases.add({"max_size": 1, "timeout": 10})
+    pool, alias = pool_of(connection), connection.alias
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE handed_over (id int)")
+    connection.close()
+    cursors: list[Any] = []
+
+    def hand_over() -> None:
+        cursors.append(wrapper(alias).cursor())
+        cursors[0].execute("SELECT 1")
+
+    try:
+        end_without_close(hand_over)
+        with transaction.atomic(alias):
+            value(connection, "SELECT 1")
+            with pytest.raises((Error, DRIVER.Error)):
+                cursors[0].cursor.execute("INSERT INTO handed_over VALUES (1)")
+            assert value(connection, "SELECT count(*) FROM handed_over") == 0
+        assert reclaimed(pool) == 1
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("DROP TABLE handed_over")
+
+
+# ---- what finalizers give back
+
+
+def _generator_of_connection(pool: Pool) -> Iterator[object]:
+    with pool.connection() as raw:
+        yield raw
+
+
+def _generator_of_getconn(pool: Pool) -> Iterator[object]:
+    raw = pool.getconn()
+    try:
+        yield raw
+    finally:
+        pool.putconn(raw)
+
+
+def _generator_of_a_wrapper(pool: Pool) -> Iterator[object]:
+    mine = wrapper(pool.name)
+    try:
+        yield borrow(mine)
+    finally:
+        mine.close()
+
+
+@pytest.mark.parametrize(
+    "generate", [_generator_of_connection, _generator_of_getconn, _generator_of_a_wrapper]
+)
+def test_the_collector_may_end_a_generator_in_the_midst_of_the_pools_books(
+    databases: Databases, generate: Callable[[Pool], Iterator[object]]
+) -> None:
+    """What it gives back wants the lock that its own thread has."""
+    connection = databases.add({"max_size": 1, "timeout": 10})
+    pool, alias = pool_of(connection), connection.alias
+
+    def collect() -> None:
+        cycle: list[object] = [generate(pool)]
+        cycle.append(cycle)
+        next(cycle[0])  # type: ignore[call-overload]
+        del cycle
+        with pool._core.lock:
+            gc.collect()
+
+    in_thread(collect)
+    assert value(wrapper(alias), "SELECT 1") == 1
+    assert databases.server.backends() == 1
+
+
+def test_a_finalizer_that_wants_a_connection_in_the_midst_of_the_books_is_refused(
+    databases: Databases,
+) -> None:
+    connection = databases.add({"max_size": 1, "timeout": 10})
+    pool = pool_of(connection)
+    errors: list[BaseException] = []
+
+    class Node:
+        me: "Node"
+
+        def __del__(self) -> None:
+            try:
+                pool.getconn()
+            except FinalizerRefused as error:
+                errors.append(error)
+
+    def collect() -> None:
+        node = Node()
+        node.me = node
+        del node
+        with pool._core.lock:
+            gc.collect()
+
+    in_thread(collect)
+    assert str(errors[0]).startswith("[P106] a finalizer asked the pool 'db")
+    assert value(connection, "SELECT 1") == 1
 
 
 # ---- what has a holder still, or may have

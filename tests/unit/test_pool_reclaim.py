@@ -60,7 +60,7 @@ def _reclaimed(pool: Pool) -> int:
 @pytest.mark.parametrize("workers", [3, 0])
 def test_a_request_gets_what_an_ended_thread_had(workers: int) -> None:
     """PAINS 4."""
-    scripted = ScriptedPool(max_size=2, num_workers=workers)
+    scripted = ScriptedPool(_ForgetfulDriver(), max_size=2, num_workers=workers)
     lost = _lend_to_a_thread_that_ends(scripted.pool, 2)
     scripted.clock.advance(AGAIN_S)
     began = scripted.clock.now
@@ -73,7 +73,7 @@ def test_a_request_gets_what_an_ended_thread_had(workers: int) -> None:
 
 
 def test_a_request_that_waits_already_gets_it_within_half_a_second() -> None:
-    scripted = ScriptedPool(max_size=1)
+    scripted = ScriptedPool(_ForgetfulDriver(), max_size=1)
     theirs = scripted.pool.checkout(bound=True)
     theirs.entry.holder = holder = Borrower()
     scripted.at(1.0, lambda: setattr(holder, "alive", False))
@@ -86,7 +86,7 @@ def test_a_request_that_waits_already_gets_it_within_half_a_second() -> None:
 
 
 def test_what_an_ended_thread_has_left_open_is_rolled_back_first() -> None:
-    scripted = ScriptedPool(max_size=1)
+    scripted = ScriptedPool(_ForgetfulDriver(), max_size=1)
     [lost] = _lend_to_a_thread_that_ends(scripted.pool)
     lost.connection.status = TransactionStatus.INTRANS
     lost.connection.autocommit = False
@@ -97,7 +97,7 @@ def test_what_an_ended_thread_has_left_open_is_rolled_back_first() -> None:
 
 
 def test_one_that_cannot_be_rolled_back_is_closed_and_its_slot_serves_the_request() -> None:
-    scripted = ScriptedPool(max_size=1)
+    scripted = ScriptedPool(_ForgetfulDriver(), max_size=1)
     [lost] = _lend_to_a_thread_that_ends(scripted.pool)
     lost.connection.status = TransactionStatus.ACTIVE
     assert scripted.pool.checkout(timeout=5).connection.number == 2
@@ -106,7 +106,7 @@ def test_one_that_cannot_be_rolled_back_is_closed_and_its_slot_serves_the_reques
 
 
 def test_who_has_lost_a_loan_cannot_give_it_back_to_its_next_borrower() -> None:
-    scripted = ScriptedPool(max_size=1)
+    scripted = ScriptedPool(_ForgetfulDriver(), max_size=1)
     [lost] = _lend_to_a_thread_that_ends(scripted.pool)
     mine = scripted.pool.checkout(timeout=5)
     scripted.pool.checkin(lost)
@@ -118,7 +118,7 @@ def test_who_has_lost_a_loan_cannot_give_it_back_to_its_next_borrower() -> None:
 
 
 def test_a_loan_that_other_threads_may_use_outlives_its_thread() -> None:
-    scripted = ScriptedPool(max_size=1)
+    scripted = ScriptedPool(_ForgetfulDriver(), max_size=1)
     shared = _lend_to_a_thread_that_ends(scripted.pool, bound=False)
     with pytest.raises(PoolTimeout, match=r"thread 'web-3 \(ended\)'"):
         scripted.pool.checkout(timeout=5)
@@ -128,7 +128,7 @@ def test_a_loan_that_other_threads_may_use_outlives_its_thread() -> None:
 
 
 def test_a_thread_with_a_dead_ones_number_does_not_keep_its_loans_alive() -> None:
-    scripted = ScriptedPool(max_size=1)
+    scripted = ScriptedPool(_ForgetfulDriver(), max_size=1)
     kept: list[Lease] = []
     served: list[bool] = []
     number = _in_thread_that_ends(lambda: kept.append(scripted.pool.checkout(bound=True)))
@@ -163,7 +163,7 @@ def test_each_thread_is_one_borrower_which_ends_with_it() -> None:
 
 
 def test_the_housekeeping_takes_back_too() -> None:
-    scripted = ScriptedPool(max_size=3, max_idle=60)
+    scripted = ScriptedPool(_ForgetfulDriver(), max_size=3, max_idle=60)
     lost = _lend_to_a_thread_that_ends(scripted.pool)
     scripted.warm(1)
     scripted.clock.advance(61)
@@ -194,7 +194,7 @@ def test_requests_do_not_look_for_lost_loans_more_often_than_is_of_use() -> None
 
 
 def test_while_a_lost_loan_is_tidied_nobody_is_told_that_he_has_it() -> None:
-    scripted = ScriptedPool(max_size=1)
+    scripted = ScriptedPool(_ForgetfulDriver(), max_size=1)
     lost = _lend_to_a_thread_that_ends(scripted.pool)
     scripted.clock.advance(AGAIN_S)
     with pytest.raises(PoolTimeout) as caught:
@@ -268,7 +268,7 @@ def test_a_named_cursor_that_somebody_reads_keeps_its_connection() -> None:
 
 
 def test_each_place_that_loses_connections_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    scripted = ScriptedPool(max_size=1)
+    scripted = ScriptedPool(_ForgetfulDriver(), max_size=1)
     for _ in range(3):
         kept = _lend_to_a_thread_that_ends(scripted.pool)
         scripted.pool.checkin(scripted.pool.checkout(timeout=5))

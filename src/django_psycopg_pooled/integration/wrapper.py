@@ -55,6 +55,7 @@ class PooledWrapper(QuickCursors):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._ref = weakref.ref(self)
         _wrappers.add(self)
 
     @cached_property
@@ -94,6 +95,7 @@ class PooledWrapper(QuickCursors):
             lease = pool.checkout()
         self._lease, self._lender = lease, pool
         self.connection = lease.connection
+        lease.user = self._ref
         lease.entry.session.blocks = self.atomic_blocks
         if settings["AUTOCOMMIT"] and not self.run_commit_hooks_on_set_autocommit_on:
             self.autocommit = True  # it is lent so
@@ -206,9 +208,14 @@ class PooledWrapper(QuickCursors):
         # Old cursors may have that of an early release, and another thread is in a shared one.
         spare = lease.entry.bound and not self._releases_early
         lender.checkin(lease)
-        if spare:
-            lease.connection = None  # whoever refers to one seems to use it
+        if spare and lease.ended:  # not in a finalizer: there it will end a little later
+            lease.forget()
             self._spare = lease
+
+    def loses(self, lease: Lease) -> None:
+        """The pool has taken back what this wrapper's thread had, which has ended."""
+        if self._lease is lease:
+            self._lease = self._lender = self.connection = None
 
     def _close(self) -> None:
         lease, connection = self._lease, self.connection

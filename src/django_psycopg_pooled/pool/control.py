@@ -93,7 +93,7 @@ class Control:
 
     def close(self, timeout: float) -> None:
         self._shut()
-        self._reclaimer.run()  # nobody else will: no thread of the pool's looks from now on
+        self._reclaimer.run()
         core = self._core
         self._wait_until(lambda: not core.ledger.opening, timeout)
 
@@ -124,7 +124,9 @@ class Control:
                 if core.ledger.leave(waiter):
                     waiter.fail(error)
         core.close_entries(idle)
-        core.runtime.stop()
+        # Else the Lookout does, when the last one is back: its borrower may end without close().
+        if not core.ledger.lent or not core.runtime.threaded:
+            core.runtime.stop()
 
     def _is_filled_or_refused_locked(self) -> bool:
         ledger = self._core.ledger

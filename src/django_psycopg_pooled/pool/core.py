@@ -5,6 +5,7 @@ import os
 import random
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -102,6 +103,8 @@ class Core:
         self.proven = False  # a connect has succeeded
         self.signals: list[threading.Lock] = []  # threads that wait for a change, see Pool.wait()
         self.reclaim_at = -math.inf  # before then nobody looks for strays again
+        # Returns that finalizers have asked for, for the Reclaimer to do.
+        self.late: deque[Callable[[], None]] = deque()
         # The last look for an error, and when; guarded by a lock of its own.
         self.seen: tuple[float, PoolSnapshot] | None = None
         # Re-entrant: a signal's handler may be refused while its thread looks.
@@ -150,13 +153,17 @@ class Core:
         handler has returned. What is read then is true of each thing, but may not add up. Not a
         lock that one thread may take twice: a change in the midst of another would break the books.
         """
+        return self.lock if self.lock_gets_free() else nullcontext()
+
+    def lock_gets_free(self) -> bool:
+        """Whether it is, or becomes so within GLANCE_S: not if this very thread has it."""
         # Not acquire(timeout=...): an exception from a signal just behind it would leave it taken.
         deadline = SYSTEM_CLOCK.monotonic() + GLANCE_S
         while self.lock.locked():
             if SYSTEM_CLOCK.monotonic() >= deadline:
-                return nullcontext()
+                return False
             SYSTEM_CLOCK.sleep(GLANCE_PAUSE_S)
-        return self.lock
+        return True
 
     def close_entries(self, entries: Sequence[Entry]) -> None:
         """Close connections that are CLOSING, then free their slots. Blocks for their goodbyes."""

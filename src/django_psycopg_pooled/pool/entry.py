@@ -3,7 +3,7 @@
 import math
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from django_psycopg_pooled.drivers.protocol import Watch
 from django_psycopg_pooled.pool.borrower import Borrower
@@ -73,6 +73,15 @@ class Entry:
         self.state = state
 
 
+class User(Protocol):
+    """Who keeps the connection of a Lease beside it, as Django's wrapper does."""
+
+    connection: Any
+
+    def loses(self, lease: "Lease") -> None:
+        """Forget the connection: nobody could give it back, so the pool has. No I/O."""
+
+
 class Lease:
     """One loan of one connection; lives from checkout to checkin, or is used for the next loan.
 
@@ -81,14 +90,19 @@ class Lease:
     that both go at once when nobody needs them, without the garbage collector.
     """
 
-    __slots__ = ("__weakref__", "connection", "entry", "holder", "number", "ref")
+    __slots__ = ("__weakref__", "connection", "entry", "holder", "number", "ref", "user")
 
     def __init__(self, holder: Borrower) -> None:
         self.holder = holder
         self.ref = weakref.ref(self)  # for the entry, made once
+        self.user: Callable[[], User | None] = _nobody
         self.entry = NONE
         self.number = 1  # of a loan that `entry` never had
         self.connection: Any = None
+
+    def forget(self) -> None:
+        """Refer to the connection no more: whoever does seems to use it, and keeps it open."""
+        self.entry, self.number, self.connection = NONE, 1, None
 
     @classmethod
     def present(cls, entry: Entry, holder: Borrower) -> "Lease":

@@ -4,12 +4,14 @@ import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from django_psycopg_pooled.drivers.protocol import TransactionStatus
-from django_psycopg_pooled.errors import NotBorrowed
+from django_psycopg_pooled.errors import FinalizerRefused, NotBorrowed
 from django_psycopg_pooled.pool.alarm import Alarm
 from django_psycopg_pooled.pool.borrower import borrower
+from django_psycopg_pooled.pool.collector import COLLECTOR
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.entry import Lease
 from django_psycopg_pooled.pool.fitness import Fitness
@@ -71,6 +73,13 @@ class Lender:
         own exception if it cannot connect and waiting would not help.
         """
         core = self._core
+        if COLLECTOR.thread and COLLECTOR.is_here() and not core.lock_gets_free():
+            raise FinalizerRefused(
+                f"[{FinalizerRefused.code}] a finalizer asked the pool {core.name!r} for one of its"
+                " connections, and the garbage collector had interrupted its thread in the midst of"
+                " the pool's books. To do: run no queries in __del__(), or at the end of a"
+                " generator that may be dropped in a reference cycle."
+            )
         if lease is None:
             lease = Lease(borrower())
         now = self._monotonic()
@@ -163,11 +172,15 @@ class Lender:
 
         Does not block if the connection is as it was lent; an open transaction is rolled back, and
         a session that statements have changed is reset, a round trip each. Never raises for the
-        connection's sake: one that cannot be brought back is closed.
+        connection's sake: one that cannot be brought back is closed. In a finalizer that the
+        garbage collector calls, the loan ends a little later, and in another thread.
         """
         core = self._core
         entry = lease.entry
         if entry.loan != lease.number:
+            return
+        if COLLECTOR.thread and COLLECTOR.is_here():
+            core.late.append(partial(self.checkin, lease))
             return
         session = entry.session
         if (
@@ -217,6 +230,9 @@ class Lender:
     def putconn(self, connection: Any) -> None:
         """Give back what getconn() lent. Raises NotBorrowed for any other connection."""
         core = self._core
+        if COLLECTOR.thread and COLLECTOR.is_here():
+            core.late.append(partial(self.putconn, connection))
+            return
         with core.lock:
             lent = [e for e in core.ledger.entries if e.connection is connection and e.loan]
         if not lent:

@@ -38,7 +38,8 @@ class Lookout:
     in a transaction for longer than the option says.
 
     Looks some times while the threshold passes, every second at least, as long as something is
-    lent; then sleeps until the next checkout wakes it. With num_workers=0 nobody looks.
+    lent, also by a pool that is closed; then sleeps until the next checkout wakes it. With
+    num_workers=0 nobody looks.
 
     Guards: the pool's lock guards `core.looking` and `core.unwatched`. All else is touched by run()
     only, which is not called again before it has ended.
@@ -89,10 +90,12 @@ class Lookout:
             wanted = ledger.lent or self._spells
             # Critical section: whoever borrows after this finds that nobody looks. After the look,
             # so that the next one cannot begin beside it.
-            core.looking = again = bool(wanted) and not ledger.closed
+            core.looking = again = bool(wanted)
             core.unwatched = not again
         if again:
             self._come_again()
+        elif ledger.closed:
+            core.runtime.stop()
 
     def _come_again(self) -> None:
         core = self._core

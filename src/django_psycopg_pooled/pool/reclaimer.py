@@ -3,12 +3,13 @@
 import logging
 import sys
 from functools import partial
-from typing import Any
 
 from django_psycopg_pooled.pool.borrower import borrower
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.entry import Entry, Lease
+from django_psycopg_pooled.pool.opener import Opener
 from django_psycopg_pooled.pool.returns import Returns
+from django_psycopg_pooled.runtime.protocol import Task
 
 logger = logging.getLogger(__name__)
 
@@ -24,56 +25,53 @@ class Reclaimer:
     the housekeeping, with each look of the Lookout, and when the pool is closed.
     """
 
-    def __init__(self, core: Core, returns: Returns) -> None:
+    def __init__(self, core: Core, returns: Returns, opener: Opener) -> None:
         self._core = core
+        self._opener = opener
         self._returns = returns
         self._logged: set[str] = set()
 
     def run(self) -> None:
         """Take back what is lost. Blocks for closes; for more only without worker threads."""
         core = self._core
-        garbage: list[Any] = []  # goes without the lock: a driver may warn of open cursors
+        while core.late:
+            self._do(core.late.popleft())
         with core.lock:
             core.reclaim_at = core.clock.monotonic() + AGAIN_S
             strays = core.ledger.mend()
             core.counters.reclaimed += len(strays)
-            claims = self._claim_locked(garbage)
+            claims = self._claim_locked()
         if strays:
             logger.warning("pool %r: %d connections were left by interrupted calls and are closed",
                            core.name, len(strays))  # fmt: skip
             core.close_entries(strays)
-        for claim in claims:
+        for claim, used in claims:
             self._report(claim)
-            if core.runtime.threaded:
-                core.runtime.submit(partial(self._returns.tidy_up, claim))
-            else:
-                self._returns.tidy_up(claim)
+            # Somebody still has a cursor, who may go on with it whoever is lent the connection.
+            take = partial(self._returns.discard, bad=True) if used else self._returns.tidy_up
+            self._do(partial(take, claim))
+        if any(used for _, used in claims):
+            self._opener.meet_demand()
 
-    def _claim_locked(self, garbage: list[Any]) -> list[Lease]:
-        """New loans, under their old holders' names, in place of the lost ones."""
+    def _do(self, task: Task) -> None:
+        """In a worker thread, if there are any."""
+        if self._core.runtime.threaded:
+            self._core.runtime.submit(task)
+        else:
+            task()
+
+    def _claim_locked(self) -> list[tuple[Lease, bool]]:
+        """New loans, under their old holders' names, in place of the lost ones; if used still."""
         ledger = self._core.ledger
-        lost = [e for e in ledger.entries if e.bound and e.loan and not _is_alive(e)]
-        lost += [entry for entry in self._dropped_locked(garbage) if entry not in lost]
-        self._core.counters.reclaimed += len(lost)
         claims = []
-        for entry in lost:
-            claims.append(Lease(entry.holder or borrower()))
-            ledger.relend(entry, claims[-1], False)
+        for entry in [e for e in ledger.entries if e.loan and _is_lost(e)]:
+            lease, used = entry.owner(), _is_used(entry)
+            claims.append((Lease(entry.holder or borrower()), used))
+            ledger.relend(entry, claims[-1][0], False)
+            if isinstance(lease, Lease) and (user := lease.user()) is not None:
+                user.loses(lease)
+        self._core.counters.reclaimed += len(claims)
         return claims
-
-    def _dropped_locked(self, garbage: list[Any]) -> list[Entry]:
-        """Whose Lease was collected, and whose connection nobody uses either."""
-        ledger = self._core.ledger
-        dropped: list[Entry] = []
-        for entry in ledger.entries:
-            if not entry.loan or entry.owner() is not None:
-                continue
-            if _references(entry) > OWN_REFERENCES:
-                # Lent by getconn(), or a cursor is read still. Next time, if only ours were left.
-                garbage += _unread(entry)
-            else:
-                dropped.append(entry)
-        return dropped
 
     def _report(self, claim: Lease) -> None:
         """Say once for each place in the code that it loses connections."""
@@ -89,14 +87,31 @@ class Reclaimer:
         )  # fmt: skip
 
 
+def _is_lost(entry: Entry) -> bool:
+    """Whether its thread has ended; or its Lease was collected, and nobody uses the connection."""
+    if entry.bound and entry.holder is not None and not entry.holder.alive:
+        return True
+    return entry.owner() is None and not _is_used(entry)
+
+
+def _is_used(entry: Entry) -> bool:
+    """Whether somebody refers to its connection, as whoever has got a cursor of it does."""
+    return _references(entry) > OWN_REFERENCES + _borrowers_references(entry)
+
+
+def _borrowers_references(entry: Entry) -> int:
+    """How many of them are of the Lease of a thread that has ended, and of its wrapper."""
+    lease = entry.owner()
+    if not isinstance(lease, Lease):
+        return 0
+    user = lease.user()
+    count = int(lease.connection is entry.connection)
+    return count if user is None else count + (user.connection is entry.connection)
+
+
 def _references(entry: Entry) -> int:
     """How many refer to its connection, the entry among them."""
     return sys.getrefcount(entry.connection)
-
-
-def _unread(_entry: Entry) -> list[Any]:
-    """What only its session refers to: nothing, that has weak references to named cursors."""
-    return []
 
 
 def _alone() -> Entry:
@@ -106,9 +121,5 @@ def _alone() -> Entry:
     return entry
 
 
-# The entry's and the session's, and those that asking makes.
+# The entry's, and those that asking makes.
 OWN_REFERENCES = _references(_alone())
-
-
-def _is_alive(entry: Entry) -> bool:
-    return entry.holder is None or entry.holder.alive
