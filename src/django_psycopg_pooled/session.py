@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from enum import IntFlag
 from typing import Any
 
@@ -47,6 +48,10 @@ class Held(weakref.ref[Any]):
     """A named cursor that may be open on the server; weak, for it may have all its rows."""
 
     __slots__ = ("number", "withhold")
+
+    # Not as their cursors are, of which somebody's own class decides.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
     def __init__(self, cursor: Any) -> None:
         super().__init__(cursor)  # type: ignore[call-arg]
@@ -177,9 +182,13 @@ class Session:
         return any(held.number == number for held in self.held)
 
     def let_go(self, cursor: Any) -> None:
-        """*cursor*, which hold() was told of, was closed."""
+        """*cursor*, which hold() was told of, was closed; maybe by a finalizer in any thread."""
         number = id(cursor)
-        self.held = [held for held in self.held if held.number != number]
+        for held in tuple(self.held):
+            if held.number == number:
+                with suppress(ValueError):
+                    # Not a new list: the borrower may open another one just now.
+                    self.held.remove(held)
 
     def leftovers(self) -> int:
         """What must be reset before the next borrower: effects, as bits."""

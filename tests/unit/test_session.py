@@ -1,7 +1,9 @@
 """What is remembered of a session's traces, and which of them a rollback takes back. PAINS 26."""
 
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -184,6 +186,37 @@ def test_a_lost_cursors_place_in_memory_tells_nothing_of_the_next_one_there() ->
         session.let_go(cursor)
         del cursor
     assert session.leftovers() == Effect.CURSORS
+
+
+def test_a_cursor_is_held_that_was_opened_while_a_finalizer_closed_another() -> None:
+    session = watched()
+    first, second = NamedCursor(), NamedCursor()
+    session.hold(first)
+
+    class Interrupted(list[Any]):
+        """Another thread has its turn when this was read."""
+
+        def __iter__(self) -> Iterator[Any]:
+            read = list(super().__iter__())
+            session.held = read
+            session.hold(second)
+            return iter(read)
+
+    session.held = Interrupted(session.held)
+    session.let_go(first)
+    assert not session.holds(first)
+    assert session.holds(second)
+
+
+def test_of_two_equal_cursors_the_one_that_was_closed_goes() -> None:
+    session = watched()
+    first, second = NamedCursor(), NamedCursor()
+    assert first == second
+    session.hold(first)
+    session.hold(second)
+    session.let_go(second)
+    assert session.holds(first)
+    assert not session.holds(second)
 
 
 def test_closed_cursors_do_not_gather() -> None:

@@ -242,7 +242,8 @@ class EarlyRelease(FindsPool):
 
     def _is_read(self, lease: Lease) -> bool:
         """Whether a cursor of this loan is open."""
-        return any(cursor.loan is lease.ref for cursor in tuple(self._open_cursors))
+        # copy() alone is never interrupted by the collector, which may discard from the set.
+        return any(cursor.loan is lease.ref for cursor in self._open_cursors.copy())
 
     def _release(self) -> None:
         """Give the connection back if nothing needs it. Blocks as Pool.checkin() does."""
