@@ -128,8 +128,9 @@ class PoolOptions:
     )  # fmt: skip
     evict_on: tuple[str, ...] = option(
         (), "SQLSTATEs, or their first characters, after which a connection and all others of the"
-        " pool are replaced. Always among them: 08 (connection), 57P01 to 57P03 (server going"
-        " down), and 25006 (read-only) unless target_session_attrs asks for a standby.",
+        " pool are replaced. Always among them: 08 (connection; with `pooler` not 08P01, by which"
+        " PgBouncer tells that a limit of its own is met), 57P01 to 57P03 (server going down), and"
+        " 25006 (read-only) unless target_session_attrs asks for a standby.",
     )  # fmt: skip
     credentials: Callable[[], Any] | None = option(
         None, "Called without arguments for each connect; a callable or its dotted path. Returns a"

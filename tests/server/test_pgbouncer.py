@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 import pytest
-from django.db import Error, connections, models, transaction
+from django.db import Error, OperationalError, connections, models, transaction
 
 from devtools.pgbouncer import BEFORE_1_20, FROM_1_21, Edition, PgBouncer
 from devtools.postgres import PostgresServer
@@ -329,6 +329,34 @@ def test_a_restart_of_pgbouncer_under_load_fails_the_statements_in_flight(
             call.outcome()
     assert sum(failed) <= 4
     assert pool_of(connection).get_stats()["requests_errors"] == 0
+
+
+def test_a_limit_of_pgbouncers_own_costs_only_the_connection_that_met_it(bounced: Bounced) -> None:
+    connection = bounced.add()
+    pool = pool_of(connection)
+    fill(pool, 8)
+    bounced.bouncer.command("SET query_timeout = 1")
+    try:
+        with pytest.raises(OperationalError):
+            value(connection, "SELECT pg_sleep(20)")
+    finally:
+        bounced.bouncer.command("SET query_timeout = 0")
+    connection.close()
+    assert pool.snapshot().count("idle") == 7
+    fill(pool, 7)
+    assert pool.get_stats()["connections_num"] == 8
+    assert value(connection, "SELECT 1") == 1
+    assert pool.get_stats()["returns_bad"] == 1
+
+
+def test_a_code_that_the_user_evicts_on_does_so_behind_pgbouncer_too(bounced: Bounced) -> None:
+    connection = bounced.add({"evict_on": ["08P01"]})
+    fill(pool_of(connection), 8)
+    raising = "DO $$BEGIN RAISE EXCEPTION 'on purpose' USING ERRCODE = '08P01'; END$$"
+    with connection.cursor() as cursor, pytest.raises(Error, match="on purpose"):
+        cursor.execute(raising)
+    connection.close()
+    eventually(lambda: pool_of(connection).snapshot().count("idle") == 0)
 
 
 def test_a_restart_of_the_server_behind_it_is_survived(bounced: Bounced) -> None:

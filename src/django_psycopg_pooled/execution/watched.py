@@ -23,7 +23,17 @@ READ_ONLY = "25006"  # read_only_sql_transaction
 class WatchedSession(Session):
     """A Session with what its cursors need: the book of statements, the journal, the driver."""
 
-    __slots__ = ("_driver", "book", "commenter", "doing", "journal", "prepared", "preparer", "unit")
+    __slots__ = (
+        "_driver",
+        "behind_pooler",
+        "book",
+        "commenter",
+        "doing",
+        "journal",
+        "prepared",
+        "preparer",
+        "unit",
+    )
 
     def __init__(
         self,
@@ -47,6 +57,8 @@ class WatchedSession(Session):
         self.commenter = commenter
         # The record of the last statement.
         self.doing: Record | None = None
+        # Whether a pooler keeps its clients apart from the ends of the server's processes.
+        self.behind_pooler = False
         self._driver = driver
 
     def before(self, connection: Any, effects: int) -> None:
@@ -72,9 +84,10 @@ class WatchedSession(Session):
         if broken:
             self.quiet_s = self.began - self.ended  # which is of the statement before
         if code is None:
-            if broken and isinstance(error, self._driver.Error):
+            if broken and not self.behind_pooler and isinstance(error, self._driver.Error):
                 # It broke in use. If a process of the server has died, the server is about to end
-                # all others, and those answer for a moment still.
+                # all others, and those answer for a moment still. A pooler ends a client for its
+                # own limits, too; psycopg2 gives no code then.
                 self.dirt |= Effect.OUSTED
             return type(error).__name__
         # A borrower may have asked for a transaction that only reads.

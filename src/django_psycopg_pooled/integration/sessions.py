@@ -28,6 +28,9 @@ from django_psycopg_pooled.session import ANYTHING, Effect
 logger = logging.getLogger(__name__)
 
 EVICT_ON = ("08", "57P01", "57P02", "57P03")
+# Not 08P01 (protocol violation): that is what PgBouncer says where one of its own limits is met, as
+# query_timeout. To replace all connections then would burden it when it has most to do.
+EVICT_ON_BEHIND_POOLER = ("080", *EVICT_ON[1:])
 FOR_READING = ("read-only", "standby", "prefer-standby")
 STOCK_SETUP: Any = getattr(DatabaseWrapper, "_configure_connection")  # noqa: B009
 SETTING = "default_transaction_read_only"  # who sets it wants errors, not another server
@@ -216,7 +219,9 @@ class Sessions:
         session.wanted = attrs if attrs in FOR_WRITING else ""
         by_wish = attrs in FOR_READING or SETTING in said.get("options", "")
         reads = () if by_wish else (READ_ONLY,)
-        session.evict_on = (*EVICT_ON, *reads, *self._options.evict_on)
+        session.behind_pooler = bool(self._options.pooler)
+        always = EVICT_ON_BEHIND_POOLER if session.behind_pooler else EVICT_ON
+        session.evict_on = (*always, *reads, *self._options.evict_on)
         session.watched = self._watched()
         if self._wrapper_class._makes_its_own:
             session.own = int(ANYTHING)
