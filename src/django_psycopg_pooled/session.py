@@ -155,6 +155,15 @@ class Session:
     def temporary_goes(self) -> None:
         """A temporary table is about to go, or was just taken back."""
 
+    def own_blocks(self) -> list[Any]:
+        """The atomic blocks that are open, without those that Django's TestCase opens."""
+        return [b for b in list(self.blocks) if not getattr(b, "_from_testcase", False)]
+
+    @property
+    def is_tests(self) -> bool:
+        """Whether the transaction is Django's TestCase's: then it is idle whenever a test is."""
+        return len(self.own_blocks()) < len(self.blocks)
+
     def said(self) -> str:
         """The text of the last statement, without literals; empty if it is not kept."""
         return ""

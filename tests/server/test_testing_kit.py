@@ -238,6 +238,29 @@ def run(case: type[TransactionTestCase], alias: str) -> dict[str, str]:
     return {str(test).split()[0]: text for test, text in result.failures}
 
 
+def test_the_log_has_no_word_of_a_test_cases_own_transaction_but_of_the_codes_blocks(
+    databases: Databases, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = databases.add({"idle_in_transaction_threshold": 0.2})
+    alias = connection.alias
+
+    class Slow(TestCase):
+        def test_a_slow_test(self) -> None:
+            value(connection, "SELECT 1")
+            call_an_api()
+            call_an_api()
+
+    class SlowCode(TestCase):
+        def test_slow_code(self) -> None:
+            with transaction.atomic(using=alias):
+                value(connection, "SELECT 1")
+                eventually(lambda: "idle in transaction" in caplog.text)
+
+    assert not run(Slow, alias)
+    assert "idle in transaction" not in caplog.text
+    assert not run(SlowCode, alias)
+
+
 def test_what_a_test_case_holds_does_not_count_but_the_codes_own_blocks_do(
     connection: PooledWrapper,
 ) -> None:

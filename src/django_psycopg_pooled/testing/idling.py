@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from django_psycopg_pooled.drivers.protocol import OPEN_TRANSACTION
 from django_psycopg_pooled.facts.pool import ConnectionSnapshot
@@ -11,7 +10,6 @@ from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.entry import Entry
 from django_psycopg_pooled.pool.pool import Pool
 from django_psycopg_pooled.pool.views import connection_facts
-from django_psycopg_pooled.session import Session
 
 CALLERS = 2  # of the user's line where the thread is; beyond are the test's own and its runner
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.002, 0.05
@@ -62,7 +60,7 @@ class IdleWatch:
             for entry, loan in _loans(pool._core):
                 session = entry.session
                 if session.transaction_at is not None or _is_open(pool._core, entry):
-                    own = _own_blocks(session)
+                    own = session.own_blocks()
                     self._before[entry, loan] = session.transaction_at, len(own)
 
     def stop(self) -> None:
@@ -127,7 +125,7 @@ class IdleWatch:
         """Since when nothing happens in what has begun in this block; None if something does."""
         session = entry.session
         around = self._blocks_around(entry, loan)
-        has_begun = around is None or len(_own_blocks(session)) > around
+        has_begun = around is None or len(session.own_blocks()) > around
         if not has_begun or not _is_open(core, entry):
             self._since.pop((entry, loan), None)
             return None
@@ -143,7 +141,7 @@ class IdleWatch:
         began, blocks = self._before.get((entry, loan), (None, None))
         if blocks is not None and began == entry.session.transaction_at:
             return blocks
-        return 0 if _tests_own(entry.session) else None
+        return 0 if entry.session.is_tests else None
 
 
 def _loans(core: Core) -> list[Loan]:
@@ -161,20 +159,7 @@ def _idle(core: Core, entry: Entry, idle_s: float) -> Idle:
     now = stacks.pop("now", ())
     if facts.now_at in now and facts.thread_id != threading.get_ident():  # else it is here
         stacks["now"] = now[: now.index(facts.now_at) + CALLERS + 1]
-    if _tests_own(entry.session):
+    if entry.session.is_tests:
         stacks.pop("transaction", None)  # it is the TestCase's: says nothing
-        facts = replace(facts, atomic_depth=len(_own_blocks(entry.session)))
+        facts = replace(facts, atomic_depth=len(entry.session.own_blocks()))
     return Idle(core.name, replace(facts, stacks=stacks), idle_s)
-
-
-def _own_blocks(session: Session) -> list[Any]:
-    """The atomic blocks that are open, without those of Django's TestCase."""
-    return [block for block in list(session.blocks) if not _is_tests(block)]
-
-
-def _tests_own(session: Session) -> bool:
-    return any(_is_tests(block) for block in list(session.blocks))
-
-
-def _is_tests(block: Any) -> bool:
-    return bool(getattr(block, "_from_testcase", False))
