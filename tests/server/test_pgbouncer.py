@@ -341,6 +341,11 @@ def test_a_limit_of_pgbouncers_own_costs_only_the_connection_that_met_it(bounced
             value(connection, "SELECT pg_sleep(20)")
     finally:
         bounced.bouncer.command("SET query_timeout = 0")
+        # PgBouncer has left the server process, which would sleep on.
+        sleeping = "query LIKE 'SELECT pg_sleep%'"
+        bounced.server.psql(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {sleeping}"
+        )
     connection.close()
     assert pool.snapshot().count("idle") == 7
     fill(pool, 7)
