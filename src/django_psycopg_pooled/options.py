@@ -52,7 +52,10 @@ class PoolOptions:
         unit=CONNECTIONS, low=1, high=10_000,
     )  # fmt: skip
     timeout: float = option(
-        30.0, "How long a request waits for a connection before PoolTimeout. 0: not at all.",
+        30.0, "How long a request waits for a connection before PoolTimeout. 0: not at all. Also"
+        " how long a connect may take, unless OPTIONS or PGCONNECT_TIMEOUT says another"
+        " connect_timeout; with several hosts each may take this divided by their number and one,"
+        " so that a silent one leaves time for the next. Whole seconds, 2 at least.",
         unit=SECONDS, low=0, high=THOUSAND_YEARS,
     )  # fmt: skip
     max_waiting: int = option(

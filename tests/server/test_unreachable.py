@@ -80,6 +80,20 @@ def served_within(connection: PooledWrapper, seconds: float) -> None:
     assert time.monotonic() - began < seconds
 
 
+@pytest.mark.parametrize("num_workers", [3, 0])
+def test_a_host_that_accepts_and_says_nothing_leaves_a_request_time_for_the_next(
+    databases: Databases, num_workers: int
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        connection = databases.add(
+            {"timeout": 6, "num_workers": num_workers},
+            HOST=f"127.0.0.1,{databases.server.host}",
+            PORT=f"{port},{databases.server.port}",
+        )
+        served_within(connection, 6.0)
+
+
 @pytest.mark.parametrize("count", [1, 4])
 def test_a_connection_that_a_firewall_forgot_delays_one_request_and_fails_none(
     databases: Databases, firewall: Firewall, count: int
