@@ -1,6 +1,5 @@
 """Giving the connection back between transactions: the option release="transaction"."""
 
-import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -266,9 +265,7 @@ class EarlyRelease(FindsPool):
             return
         self._lease = self._lender = self.connection = None
         self._goes_on = True
-        if _collector.thread != threading.get_ident():
-            lender.checkin(lease)
-        # Else this thread may be anywhere, under the pool's lock too: the pool finds the lost loan.
+        lender.checkin(lease)
 
 
 def _is_free(lease: Lease) -> bool:
@@ -286,16 +283,3 @@ class _Greeting:
 
     def __init__(self) -> None:
         self.registers = False  # its receivers have registered something on a connection
-
-
-class _Collector:
-    """Knows the thread that the garbage collector interrupts just now; lives as the process."""
-
-    thread = 0
-
-    def __call__(self, phase: str, info: dict[str, int]) -> None:
-        self.thread = threading.get_ident() if phase == "start" else 0
-
-
-_collector = _Collector()
-gc.callbacks.append(_collector)
