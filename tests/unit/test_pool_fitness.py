@@ -1,9 +1,11 @@
 """No request meets a dead connection, and few wait for a check."""
 
+from typing import Any
+
 import pytest
 
 from django_psycopg_pooled.testing import ScriptedDriver
-from django_psycopg_pooled.testing.scripted import DriverError, ScriptedConnection
+from django_psycopg_pooled.testing.scripted import DriverError, PoolTimeout, ScriptedConnection
 from tests.unit.scripted_pool import ScriptedPool, audit
 
 
@@ -80,6 +82,28 @@ def test_a_connection_that_does_not_answer_its_check_is_replaced() -> None:
     scripted.driver.opened[0].unanswered = True
     assert scripted.pool.checkout().connection.number == 2
     assert scripted.driver.opened[0].closed
+
+
+class _SlowToFail(ScriptedDriver):
+    """A check that is not answered takes a second."""
+
+    scripted: ScriptedPool
+
+    def check(self, connection: Any) -> None:
+        if connection.unanswered:
+            self.scripted.clock.now += 1
+        super().check(connection)
+
+
+def test_the_time_that_a_dead_connections_check_took_is_part_of_the_timeouts_text() -> None:
+    driver = _SlowToFail()
+    driver.scripted = scripted = ScriptedPool(driver, check_idle=30)
+    scripted.warm(1)
+    scripted.clock.advance(31)
+    driver.opened[0].unanswered = True
+    driver.script = [DriverError("gone")] * 100
+    with pytest.raises(PoolTimeout, match=r"no connection to 'shop' within 4\.0 s"):
+        scripted.pool.checkout(timeout=4)
 
 
 def test_check_true_checks_at_every_checkout() -> None:

@@ -102,7 +102,7 @@ class Lender:
                 entry = lease.entry
         if entry.loan != lease.number or now >= entry.fresh_until or entry.watch(0):
             deadline = now + (core.options.timeout if timeout is None else timeout)
-            self._checkout_slowly(lease, bound, deadline)
+            self._checkout_slowly(lease, bound, now, deadline)
             waited = self._monotonic() - now
             entry = lease.entry
         entry.stack = self._here()
@@ -112,13 +112,13 @@ class Lender:
             self._attend(lease)
         return lease
 
-    def _checkout_slowly(self, lease: Lease, bound: bool, deadline: float) -> None:
+    def _checkout_slowly(self, lease: Lease, bound: bool, asked: float, deadline: float) -> None:
         core = self._core
         discarded = False
         try:
             while True:
                 if lease.ended:
-                    self._queue.wait(lease, bound, deadline)
+                    self._queue.wait(lease, bound, asked, deadline)
                 if self._is_fit(lease):
                     return
                 discarded = True

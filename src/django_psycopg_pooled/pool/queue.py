@@ -21,9 +21,10 @@ class Queue:
         self._opener = opener
         self._reclaimer = reclaimer
 
-    def wait(self, lease: Lease, bound: bool, deadline: float) -> None:
+    def wait(self, lease: Lease, bound: bool, asked: float, deadline: float) -> None:
         """A loan for *lease*, in turn. Blocks until *deadline* on the pool's clock at the longest.
 
+        *asked* is when the request began, which may have checked dead connections since.
         Raises the driver's PoolTimeout, TooManyRequests or PoolClosed, or its own exception if
         connecting failed in a way that waiting cannot mend.
         """
@@ -48,23 +49,23 @@ class Queue:
                 core.counters.requests_queued += 1
         if refusal is not None:
             raise refusal(core)
-        self._wait_as(waiter, began, began + patience, deadline)
+        self._wait_as(waiter, asked, began + patience, deadline)
 
-    def _wait_as(self, waiter: Waiter, began: float, ask_at: float, deadline: float) -> None:
+    def _wait_as(self, waiter: Waiter, asked: float, ask_at: float, deadline: float) -> None:
         core = self._core
         try:
             self._wait_until(waiter, ask_at, deadline)
         except BaseException:
-            self._leave(waiter, began, refuse=True)
+            self._leave(waiter, asked, refuse=True)
             raise
-        self._leave(waiter, began, refuse=False)
+        self._leave(waiter, asked, refuse=False)
         if waiter.error is not None:
             raise waiter.error
         if waiter.lease.ended:
             with core.lock:
                 core.counters.requests_errors += 1
             core.listener.timed_out()
-            raise timeout_error(core, core.clock.monotonic() - began)
+            raise timeout_error(core, core.clock.monotonic() - asked)
 
     def _wait_until(self, waiter: Waiter, ask_at: float, deadline: float) -> None:
         """Return when the waiter is answered, or the deadline has passed."""
@@ -103,13 +104,13 @@ class Queue:
             return 0.0
         return self._opener.retry_in() or math.inf
 
-    def _leave(self, waiter: Waiter, began: float, *, refuse: bool) -> None:
+    def _leave(self, waiter: Waiter, asked: float, *, refuse: bool) -> None:
         """Out of the queue, answered or not; *refuse* passes on what was handed over."""
         core = self._core
         with core.lock:
             now = core.clock.monotonic()
             core.ledger.leave(waiter)
-            core.counters.requests_wait_s += now - began
+            core.counters.requests_wait_s += now - asked
             if refuse and not waiter.lease.ended:
                 self._pass_on_locked(waiter.lease, now)
         if not core.runtime.threaded:
