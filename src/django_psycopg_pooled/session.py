@@ -155,6 +155,11 @@ class Session:
     def temporary_goes(self) -> None:
         """A temporary table is about to go, or was just taken back."""
 
+    @property
+    def executes(self) -> bool:
+        """Whether a statement of this loan is being executed."""
+        return self.last is not None and self.ended < self.began
+
     def own_blocks(self) -> list[Any]:
         """The atomic blocks that are open, without those that Django's TestCase opens."""
         return [b for b in list(self.blocks) if not getattr(b, "_from_testcase", False)]

@@ -327,6 +327,24 @@ def test_a_cursor_that_outlives_its_thread_never_works_for_another_borrower(
             cursor.execute("DROP TABLE handed_over")
 
 
+def test_a_statement_that_outlives_the_thread_of_its_cursor_is_let_finish(
+    databases: Databases,
+) -> None:
+    connection = databases.add({"max_size": 2, "timeout": 10})
+    pool, alias = pool_of(connection), connection.alias
+    cursors: list[Any] = []
+
+    def hand_over() -> None:
+        cursors.append(wrapper(alias).cursor())
+        cursors[0].execute("SELECT 1")
+
+    end_without_close(hand_over)
+    cursors[0].cursor.execute("SELECT 42 FROM pg_sleep(2.5)")  # the pool looks each second
+    assert reclaimed(pool) == 0
+    eventually(lambda: pool.get_stats()["reclaimed"] == 1)
+    eventually(lambda: databases.server.backends("query LIKE '%pg_sleep(2.5)%'") == 0)
+
+
 # ---- what finalizers give back
 
 

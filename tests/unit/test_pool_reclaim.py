@@ -205,6 +205,20 @@ def test_while_a_lost_loan_is_tidied_nobody_is_told_that_he_has_it() -> None:
     assert "thread 'web-3 (ended)'" in str(caught.value)
 
 
+def test_what_somebody_still_refers_to_is_closed_but_not_under_his_statement() -> None:
+    scripted = ScriptedPool(max_size=1)  # whose driver refers to it
+    [lost] = _lend_to_a_thread_that_ends(scripted.pool)
+    session = lost.entry.session
+    session.last, session.began, session.ended = "SELECT 1", 2.0, 1.0
+    with pytest.raises(PoolTimeout):
+        scripted.pool.checkout(timeout=5)
+    assert not lost.connection.closed
+    session.ended = 3.0
+    assert scripted.pool.checkout(timeout=5).connection.number == 2
+    assert lost.connection.closed
+    assert _reclaimed(scripted.pool) == 1
+
+
 # ---- loans that were dropped
 
 

@@ -135,9 +135,7 @@ class Lookout:
         session = entry.session
         if self._core.driver.status(entry.connection) not in OPEN_TRANSACTION:
             return None
-        if session.last is not None and session.ended < session.began:
-            return None  # a statement runs
-        if session.is_tests and not session.own_blocks():
+        if session.executes or (session.is_tests and not session.own_blocks()):
             return None
         return Spell(entry, loan, max(session.ended, entry.since) if session.last else entry.since)
 

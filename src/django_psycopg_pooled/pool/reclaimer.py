@@ -34,8 +34,7 @@ class Reclaimer:
     def run(self) -> None:
         """Take back what is lost. Blocks for closes; for more only without worker threads."""
         core = self._core
-        while core.late:
-            self._do(core.late.popleft())
+        self._do_late()
         with core.lock:
             core.reclaim_at = core.clock.monotonic() + AGAIN_S
             strays = core.ledger.mend()
@@ -52,6 +51,16 @@ class Reclaimer:
             self._do(partial(take, claim))
         if any(used for _, used in claims):
             self._opener.meet_demand()
+
+    def _do_late(self) -> None:
+        """What finalizers have put off."""
+        late = self._core.late
+        while late:
+            try:
+                task = late.popleft()
+            except IndexError:  # another thread was faster
+                return
+            self._do(task)
 
     def _do(self, task: Task) -> None:
         """In a worker thread, if there are any."""
@@ -90,7 +99,8 @@ class Reclaimer:
 def _is_lost(entry: Entry) -> bool:
     """Whether its thread has ended; or its Lease was collected, and nobody uses the connection."""
     if entry.bound and entry.holder is not None and not entry.holder.alive:
-        return True
+        # A connection is not closed under a statement that another thread executes.
+        return not (entry.session.executes and _is_used(entry))
     return entry.owner() is None and not _is_used(entry)
 
 
