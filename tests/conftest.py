@@ -42,12 +42,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else 99)
 
 
+# Files come in any order, to either process of a run: none may meet what another has left.
+DROP_TABLES = """
+DO $$ DECLARE left_over text; BEGIN
+    FOR left_over IN SELECT relname FROM pg_class c
+        WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+        AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
+    LOOP
+        EXECUTE format('DROP TABLE IF EXISTS public.%I CASCADE', left_over);
+    END LOOP;
+END $$
+"""
+_running: list[PostgresServer] = []
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[PostgresServer]:
     """A server with a database, for all tests of this run."""
     with PostgresServer() as server:
         server.create_database(DATABASE)
+        _running.append(server)
         yield server
+        _running.remove(server)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_tables_for_the_next_file() -> Iterator[None]:
+    yield
+    for server in _running:
+        server.psql(DROP_TABLES, DATABASE)
 
 
 @pytest.fixture(scope="session")
