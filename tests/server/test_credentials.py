@@ -176,22 +176,24 @@ def bouncer(server: PostgresServer, request: pytest.FixtureRequest) -> Iterator[
         yield bouncer
 
 
-def through(bouncer: PgBouncer, databases: Databases, credentials: object) -> PooledWrapper:
-    options = {"credentials": credentials, "credentials_ttl": 3600, "pooler": "pgbouncer"}
-    return databases.add(
+def rotated(bouncer: PgBouncer, databases: Databases, vault: Vault) -> PooledWrapper:
+    """An alias that was let in by the password of before, and must connect anew."""
+    options = {"credentials": vault, "credentials_ttl": 3600, "pooler": "pgbouncer"}
+    connection = databases.add(
         {**options, "min_size": 0, "timeout": 20},
         USER=ROLE, PASSWORD="old", HOST=bouncer.host, PORT=str(bouncer.port),
     )  # fmt: skip
+    assert value(connection, "SELECT current_user") == ROLE
+    connection.close()
+    pool_of(connection).drain()
+    vault.rotate()
+    return connection
 
 
 def test_a_kept_password_that_pgbouncer_refuses_is_asked_for_again_and_fails_no_request(
     databases: Databases, vault: Vault, bouncer: PgBouncer
 ) -> None:
-    connection = through(bouncer, databases, vault)
-    assert value(connection, "SELECT current_user") == ROLE
-    connection.close()
-    pool_of(connection).drain()
-    vault.rotate()
+    connection = rotated(bouncer, databases, vault)
     began = time.monotonic()
     assert value(connection, "SELECT current_user") == ROLE
     assert time.monotonic() - began < 10
@@ -203,11 +205,7 @@ def test_a_password_that_pgbouncer_goes_on_refusing_fails_the_request_at_once(
     databases: Databases, vault: Vault, bouncer: PgBouncer
 ) -> None:
     """It is no outage, even if others were let in before."""
-    connection = through(bouncer, databases, vault)
-    assert value(connection, "SELECT current_user") == ROLE
-    connection.close()
-    pool_of(connection).drain()
-    vault.rotate()
+    connection = rotated(bouncer, databases, vault)
     vault.password = "wrong"
     began = time.monotonic()
     with pytest.raises(OperationalError, match="SASL authentication failed"):

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from django_psycopg_pooled.drivers.protocol import TransactionStatus
-from django_psycopg_pooled.errors import FinalizerRefused, NotBorrowed
+from django_psycopg_pooled.errors import NotBorrowed
 from django_psycopg_pooled.pool.alarm import Alarm
 from django_psycopg_pooled.pool.borrower import borrower
 from django_psycopg_pooled.pool.collector import COLLECTOR
@@ -21,6 +21,7 @@ from django_psycopg_pooled.pool.opener import Opener
 from django_psycopg_pooled.pool.queue import Queue
 from django_psycopg_pooled.pool.returns import Returns
 from django_psycopg_pooled.pool.states import State
+from django_psycopg_pooled.pool.texts import finalizer_error
 
 _IDLE, _LENT = State.IDLE, State.LENT
 
@@ -74,12 +75,7 @@ class Lender:
         """
         core = self._core
         if COLLECTOR.thread and COLLECTOR.is_here() and not core.lock_gets_free():
-            raise FinalizerRefused(
-                f"[{FinalizerRefused.code}] a finalizer asked the pool {core.name!r} for one of its"
-                " connections, and the garbage collector had interrupted its thread in the midst of"
-                " the pool's books. To do: run no queries in __del__(), or at the end of a"
-                " generator that may be dropped in a reference cycle."
-            )
+            raise finalizer_error(core)
         if lease is None:
             lease = Lease(borrower())
         now = self._monotonic()
@@ -153,8 +149,7 @@ class Lender:
                 done = True
             finally:
                 if not done:
-                    self._returns.discard(lease, bad=True)
-                    self._opener.meet_demand()
+                    self._returns.give_up(lease)
 
     def _refuse_open_transaction(self, connection: Any) -> None:
         """After on_checkout: Django would take it for autocommit, and its writes would be lost.

@@ -69,7 +69,7 @@ class Pool(Lender):
         opener = Opener(core, fitness, alarm)
         leaks = Leaks(core)
         returns = Returns(core, fitness, hygiene, opener, leaks, alarm)
-        reclaimer = Reclaimer(core, returns, opener)
+        reclaimer = Reclaimer(core, returns)
         queue = Queue(core, opener, reclaimer)
         lookout = Lookout(core, reclaimer)
         super().__init__(core, fitness, alarm, opener, returns, queue, lookout)

@@ -7,7 +7,6 @@ from functools import partial
 from django_psycopg_pooled.pool.borrower import borrower
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.entry import Entry, Lease
-from django_psycopg_pooled.pool.opener import Opener
 from django_psycopg_pooled.pool.returns import Returns
 from django_psycopg_pooled.runtime.protocol import Task
 
@@ -25,9 +24,8 @@ class Reclaimer:
     the housekeeping, with each look of the Lookout, and when the pool is closed.
     """
 
-    def __init__(self, core: Core, returns: Returns, opener: Opener) -> None:
+    def __init__(self, core: Core, returns: Returns) -> None:
         self._core = core
-        self._opener = opener
         self._returns = returns
         self._logged: set[str] = set()
 
@@ -47,10 +45,8 @@ class Reclaimer:
         for claim, used in claims:
             self._report(claim)
             # Somebody still has a cursor, who may go on with it whoever is lent the connection.
-            take = partial(self._returns.discard, bad=True) if used else self._returns.tidy_up
+            take = self._returns.give_up if used else self._returns.tidy_up
             self._do(partial(take, claim))
-        if any(used for _, used in claims):
-            self._opener.meet_demand()
 
     def _do_late(self) -> None:
         """What finalizers have put off."""

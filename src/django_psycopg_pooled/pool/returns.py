@@ -86,10 +86,16 @@ class Returns:
             tidy = not self._core.ledger.closed and self._tidied(lease)
         finally:
             if not tidy:
-                self.discard(lease, bad=True)
-                self._opener.meet_demand()
+                self.give_up(lease)
         if tidy:
             self.take_back(lease)
+
+    def give_up(self, lease: Lease) -> None:
+        """Close what must not be lent again, and have another opened if it is missed. Blocks."""
+        try:
+            self.discard(lease, bad=True)
+        finally:
+            self._opener.meet_demand()
 
     def discard(self, lease: Lease, *, bad: bool = False) -> None:
         """End a loan and close its connection. Blocks for the close.

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 
+from django_psycopg_pooled.errors import FinalizerRefused
 from django_psycopg_pooled.facts.pool import ConnectionSnapshot, PoolSnapshot
 from django_psycopg_pooled.pool.core import Core
 from django_psycopg_pooled.pool.views import recent
@@ -29,6 +30,16 @@ def full_error(core: Core) -> Exception:
         f"To do: (1) end transactions sooner; (2) raise max_size above {pool.max_size} (one server"
         f" process each); (3) raise max_waiting above {pool.max_waiting} (requests then queue"
         " longer)."
+    )
+
+
+def finalizer_error(core: Core) -> Exception:
+    """FinalizerRefused; does not look at the pool, whose lock this thread has."""
+    return FinalizerRefused(
+        f"[{FinalizerRefused.code}] a finalizer asked the pool {core.name!r} for one of its"
+        " connections, and the garbage collector had interrupted its thread in the midst of the"
+        " pool's books. To do: run no queries in __del__(), or at the end of a generator that may"
+        " be dropped in a reference cycle."
     )
 
 

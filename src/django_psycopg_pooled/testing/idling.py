@@ -130,7 +130,7 @@ class IdleWatch:
             self._since.pop((entry, loan), None)
             return None
         first_seen = self._since.setdefault((entry, loan), core.clock.monotonic())
-        if session.last is not None and session.ended < session.began:
+        if session.executes:
             return None  # a statement runs
         quiet_since = entry.since if session.last is None else session.ended
         # The last statement of what is around an inner block may be long ago.
